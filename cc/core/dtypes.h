@@ -1,0 +1,167 @@
+// The only dtype lists. Half and bfloat16 are storage types: arithmetic happens in
+// AccumulatorOf<T>.
+#ifndef TFSEG_CORE_DTYPES_H_
+#define TFSEG_CORE_DTYPES_H_
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <type_traits>
+
+#include "core/status.h"
+
+#if defined(__CUDACC__)
+#define TFSEG_HOST_DEVICE __host__ __device__
+#else
+#define TFSEG_HOST_DEVICE
+#endif
+
+// X(enumerator, C++ type, name): the values of every op, and the integers of masks, indices and
+// labels.
+#define TFSEG_FLOAT_DTYPES(X)        \
+  X(kFloat16, Half, "float16")       \
+  X(kBFloat16, BFloat16, "bfloat16") \
+  X(kFloat32, float, "float32")      \
+  X(kFloat64, double, "float64")
+#define TFSEG_INDEX_DTYPES(X) \
+  X(kInt32, int32_t, "int32") \
+  X(kInt64, int64_t, "int64")
+
+namespace tfseg::core {
+
+template <typename To, typename From>
+TFSEG_HOST_DEVICE inline To BitCast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "BitCast keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+// IEEE 754 binary16. The conversions have no branches, so that loops over them become vector code,
+// and never pass through a subnormal float32, so that a caller's flush-to-zero mode cannot change
+// them.
+struct Half {
+  uint16_t bits;
+
+  Half() = default;
+  TFSEG_HOST_DEVICE explicit Half(float value) {
+    const uint32_t all = BitCast<uint32_t>(value);
+    const uint32_t magnitude = all & 0x7fffffffu;
+    // Round to nearest, ties to even, at bit 13; the carry may run into the exponent, which is
+    // right.
+    const uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
+    // Adding 0.5 aligns the last bit of a float32 with the last bit of a subnormal half, 2^-24.
+    const uint32_t subnormal =
+        BitCast<uint32_t>(BitCast<float>(magnitude < 0x38800000u ? magnitude : 0u) + 0.5f) -
+        0x3f000000u;
+    const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+    bits = static_cast<uint16_t>(((all >> 16) & 0x8000u) |
+                                 (magnitude >= 0x47800000u ? special : finite));
+  }
+  TFSEG_HOST_DEVICE explicit operator float() const {
+    const uint32_t magnitude = bits & 0x7fffu;
+    const uint32_t normal =
+        (magnitude << 13) + (112u << 23) + (magnitude >= 0x7c00u ? 112u << 23 : 0u);
+    const uint32_t subnormal =
+        BitCast<uint32_t>(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f);
+    return BitCast<float>(((bits & 0x8000u) << 16) | (magnitude < 0x400u ? subnormal : normal));
+  }
+};
+
+// The upper half of a float32.
+struct BFloat16 {
+  uint16_t bits;
+
+  BFloat16() = default;
+  TFSEG_HOST_DEVICE explicit BFloat16(float value) {
+    const uint32_t all = BitCast<uint32_t>(value);
+    const uint32_t rounded = (all + 0x7fffu + ((all >> 16) & 1u)) >> 16;
+    const uint32_t quiet_nan = (all >> 16) | 0x40u;
+    bits = static_cast<uint16_t>((all & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+  }
+  TFSEG_HOST_DEVICE explicit operator float() const {
+    return BitCast<float>(static_cast<uint32_t>(bits) << 16);
+  }
+};
+
+// Sums are kept in float32, those of float64 in float64.
+template <typename T>
+using AccumulatorOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+#define TFSEG_ENUMERATOR(enumerator, type, name) enumerator,
+enum class DType {
+  TFSEG_FLOAT_DTYPES(TFSEG_ENUMERATOR) TFSEG_INDEX_DTYPES(TFSEG_ENUMERATOR) kUnsupported
+};
+#undef TFSEG_ENUMERATOR
+
+inline const char* NameOf(DType dtype) {
+#define TFSEG_CASE(enumerator, type, name) \
+  case DType::enumerator:                  \
+    return name;
+  switch (dtype) {
+    TFSEG_FLOAT_DTYPES(TFSEG_CASE)
+    TFSEG_INDEX_DTYPES(TFSEG_CASE)
+    case DType::kUnsupported:
+      break;
+  }
+#undef TFSEG_CASE
+  return "another dtype";
+}
+
+inline int64_t SizeOf(DType dtype) {
+#define TFSEG_CASE(enumerator, type, name) \
+  case DType::enumerator:                  \
+    return sizeof(type);
+  switch (dtype) {
+    TFSEG_FLOAT_DTYPES(TFSEG_CASE)
+    TFSEG_INDEX_DTYPES(TFSEG_CASE)
+    case DType::kUnsupported:
+      break;
+  }
+#undef TFSEG_CASE
+  return 0;
+}
+
+inline DType DTypeNamed(const char* wanted) {
+#define TFSEG_CASE(enumerator, type, name) \
+  if (strcmp(wanted, name) == 0) return DType::enumerator;
+  TFSEG_FLOAT_DTYPES(TFSEG_CASE)
+  TFSEG_INDEX_DTYPES(TFSEG_CASE)
+#undef TFSEG_CASE
+  return DType::kUnsupported;
+}
+
+template <typename T>
+struct TypeTag {
+  using type = T;
+};
+
+// Calls fn(TypeTag<T>()), which returns a Status, with the C++ type of an argument's dtype.
+#define TFSEG_CASE(enumerator, type, name) \
+  case DType::enumerator:                  \
+    return fn(TypeTag<type>());
+template <typename Fn>
+Status DispatchFloat(const char* op, const char* argument, DType dtype, Fn&& fn) {
+  switch (dtype) {
+    TFSEG_FLOAT_DTYPES(TFSEG_CASE)
+    default:
+      return Status::InvalidType(std::string(op) + ": '" + argument +
+                                 "' must be float16, bfloat16, float32 or float64, got " +
+                                 NameOf(dtype));
+  }
+}
+template <typename Fn>
+Status DispatchIndex(const char* op, const char* argument, DType dtype, Fn&& fn) {
+  switch (dtype) {
+    TFSEG_INDEX_DTYPES(TFSEG_CASE)
+    default:
+      return Status::InvalidType(std::string(op) + ": '" + argument +
+                                 "' must be int32 or int64, got " + NameOf(dtype));
+  }
+}
+#undef TFSEG_CASE
+
+}  // namespace tfseg::core
+
+#endif  // TFSEG_CORE_DTYPES_H_

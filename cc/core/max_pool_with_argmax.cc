@@ -1,0 +1,178 @@
+#include "core/max_pool_with_argmax.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <type_traits>
+
+#include "core/memory.h"
+#include "core/simd.h"
+
+namespace tfseg::core::max_pool_with_argmax {
+namespace {
+
+constexpr char kOp[] = "max_pool_with_argmax";
+
+Status Invalid(const std::string& text) {
+  return Status::InvalidArgument(std::string(kOp) + ": " + text);
+}
+
+// The size of the output along one axis, as tf.nn.max_pool2d has it; kTooLarge for a window over
+// the input.
+constexpr int64_t kTooLarge = -1;
+int64_t OutputSize(int64_t input, int64_t ksize, int64_t stride, bool same_padding) {
+  if (input == kUnknown) return kUnknown;
+  if (same_padding) return (input + stride - 1) / stride;
+  return input - ksize + stride >= 0 ? (input - ksize + stride) / stride : kTooLarge;
+}
+
+struct Geometry {
+  int64_t batch, height, width, channels;
+  int64_t out_height, out_width;
+  int64_t pad_top, pad_left;
+};
+
+// The maxima of one output pixel. Where is an integer as wide as a value, so that value and
+// position move in vectors of the same shape; it counts from the window's first element.
+template <typename T, typename Where, typename Index>
+void Pixel(const Geometry& g, const T* window,  // the first element inside the input, channel 0
+           int64_t rows, int64_t columns, int64_t position, T* output, Index* argmax) {
+  using Accumulator = AccumulatorOf<T>;
+  const int64_t row_step = g.width * g.channels;
+  for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
+    Accumulator best[kLanes];
+    Accumulator candidate[kLanes];
+    Where where[kLanes];
+    LoadLanes(window + channel, count, best);
+    for (int lane = 0; lane < count; ++lane) where[lane] = 0;
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = row == 0 ? 1 : 0; column < columns; ++column) {
+        const int64_t offset = row * row_step + column * g.channels;
+        LoadLanes(window + offset + channel, count, candidate);
+        const auto here = static_cast<Where>(offset);
+        for (int lane = 0; lane < count; ++lane) {
+          const bool beats = Beats(candidate[lane], best[lane]);
+          best[lane] = beats ? candidate[lane] : best[lane];
+          where[lane] = beats ? here : where[lane];
+        }
+      }
+    }
+    StoreLanes(best, count, output + channel);
+    const int64_t first = position + channel;
+    for (int lane = 0; lane < count; ++lane) {
+      argmax[channel + lane] = static_cast<Index>(first + lane + where[lane]);
+    }
+  }
+}
+
+// Output rows [begin, end) of all images together.
+template <typename T, typename Where, typename Index>
+void Rows(const Params& params, const Geometry& g, int64_t begin, int64_t end,
+          const T* input,   // [batch, height, width, channels]
+          T* output,        // [batch, out_height, out_width, channels]
+          Index* argmax) {  // [batch, out_height, out_width, channels]
+  const int64_t image = g.height * g.width * g.channels;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t b = row / g.out_height;
+    const int64_t y = (row % g.out_height) * params.strides[0] - g.pad_top;
+    const int64_t top = std::max<int64_t>(y, 0);
+    const int64_t bottom = std::min(y + params.ksize[0], g.height);
+    for (int64_t j = 0; j < g.out_width; ++j) {
+      const int64_t x = j * params.strides[1] - g.pad_left;
+      const int64_t left = std::max<int64_t>(x, 0);
+      const int64_t right = std::min(x + params.ksize[1], g.width);
+      const int64_t inside = (top * g.width + left) * g.channels;
+      const int64_t out = (row * g.out_width + j) * g.channels;
+      Pixel<T, Where>(g, input + b * image + inside, bottom - top, right - left,
+                      inside + (params.include_batch_in_index ? b * image : 0), output + out,
+                      argmax + out);
+    }
+  }
+}
+
+template <typename T, typename Index>
+void Run(const Params& params, const Geometry& g, ThreadPool& threads, const T* input, T* output,
+         Index* argmax) {
+  using SameWidth = std::conditional_t<std::is_same_v<T, double>, int64_t, int32_t>;
+  // A window may span more elements than 32 bits count.
+  const bool narrow =
+      params.ksize[0] <= std::numeric_limits<int32_t>::max() / (g.width * g.channels);
+  const int64_t cost = g.out_width * g.channels * params.ksize[0] * params.ksize[1] / 4;
+  ParallelFor(threads, g.batch * g.out_height, cost, [&](int64_t begin, int64_t end) {
+    if (narrow) {
+      Rows<T, SameWidth>(params, g, begin, end, input, output, argmax);
+    } else {
+      Rows<T, int64_t>(params, g, begin, end, input, output, argmax);
+    }
+  });
+}
+
+}  // namespace
+
+Status InferShape(const Params& params, const Shape& input, DType argmax, Shape* output) {
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  const std::string ksize = Shape{params.ksize[0], params.ksize[1]}.ToString();
+  const std::string strides = Shape{params.strides[0], params.strides[1]}.ToString();
+  if (std::min(params.ksize[0], params.ksize[1]) < 1 ||
+      std::max(params.ksize[0], params.ksize[1]) > kMax) {
+    return Invalid("'ksize' must lie in [1, 2147483647], got " + ksize);
+  }
+  if (std::min(params.strides[0], params.strides[1]) < 1 ||
+      std::max(params.strides[0], params.strides[1]) > kMax) {
+    return Invalid("'strides' must lie in [1, 2147483647], got " + strides);
+  }
+  Dim batch{"batch"}, height{"height"}, width{"width"}, channels{"channels"};
+  ShapeChecker check(kOp);
+  check.Require("input", input, {&batch, &height, &width, &channels});
+  TFSEG_RETURN_IF_ERROR(check.status());
+
+  const int64_t out_height =
+      OutputSize(height.size, params.ksize[0], params.strides[0], params.same_padding);
+  const int64_t out_width =
+      OutputSize(width.size, params.ksize[1], params.strides[1], params.same_padding);
+  if (out_height == kTooLarge || out_width == kTooLarge) {
+    return Invalid("'ksize' must fit into the input of shape " + input.ToString() +
+                   " with padding VALID, got " + ksize);
+  }
+  *output = Shape{batch.size, out_height, out_width, channels.size};
+
+  const bool known = height.size != kUnknown && width.size != kUnknown &&
+                     channels.size != kUnknown &&
+                     (batch.size != kUnknown || !params.include_batch_in_index);
+  if (known && argmax == DType::kInt32) {
+    const int64_t positions =
+        height.size * width.size * channels.size * (params.include_batch_in_index ? batch.size : 1);
+    if (positions - 1 > std::numeric_limits<int32_t>::max()) {
+      return Invalid("'output_dtype' must be int64 for " + std::to_string(positions) +
+                     " positions, got int32");
+    }
+  }
+  return Status::Ok();
+}
+
+Status Forward(const Params& params, const Context& context, const ConstBuffer& input,
+               const Buffer& output, const Buffer& argmax) {
+  Shape shape;
+  TFSEG_RETURN_IF_ERROR(InferShape(params, input.shape, argmax.dtype, &shape));
+  HintHugePages(output.data, shape.num_elements() * SizeOf(output.dtype));
+  HintHugePages(argmax.data, shape.num_elements() * SizeOf(argmax.dtype));
+  if (shape.num_elements() == 0) return Status::Ok();
+
+  Geometry g{
+      input.shape[0], input.shape[1], input.shape[2], input.shape[3], shape[1], shape[2], 0, 0};
+  g.pad_top = PaddingBefore(g.height, g.out_height, params.ksize[0], params.strides[0],
+                            params.same_padding);
+  g.pad_left =
+      PaddingBefore(g.width, g.out_width, params.ksize[1], params.strides[1], params.same_padding);
+  return DispatchFloat(kOp, "input", input.dtype, [&](auto value) {
+    using T = typename decltype(value)::type;
+    return DispatchIndex(kOp, "output_dtype", argmax.dtype, [&](auto index) {
+      using Index = typename decltype(index)::type;
+      Run(params, g, context.threads, input.As<T>(), output.As<T>(), argmax.As<Index>());
+      return Status::Ok();
+    });
+  });
+}
+
+}  // namespace tfseg::core::max_pool_with_argmax

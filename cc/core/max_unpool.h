@@ -1,0 +1,55 @@
+// Max-unpooling: values go to the positions that a max-pooling's mask names, zeros elsewhere.
+//
+//   output[b, p] = sum of input[b, e] over the elements e of image b with argmax[b, e] = p
+//
+// where p counts the elements of one image (of the whole output, with include_batch_in_index).
+// Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 2.1; Noh,
+// Hong & Han 2015, "Learning Deconvolution Network for Semantic Segmentation", section 3.2.1.
+// Summing positions named twice makes it the exact adjoint of the gather that is its gradient.
+#ifndef TFSEG_CORE_MAX_UNPOOL_H_
+#define TFSEG_CORE_MAX_UNPOOL_H_
+
+#include <cstdint>
+
+#include "core/dtypes.h"
+#include "core/parallel.h"
+#include "core/shape.h"
+#include "core/status.h"
+
+namespace tfseg::core::max_unpool {
+
+struct Params {
+  bool include_batch_in_index = false;
+  // With check_windows, each position must lie in its element's own channel and pooling window, as
+  // VALID or SAME pooling of the output would place it.
+  bool check_windows = false;
+  int64_t ksize[2] = {0, 0};    // height, width
+  int64_t strides[2] = {0, 0};  // height, width
+};
+
+// Whether position (y, x) lies in window i of one axis, padded as VALID (not at all) or as SAME.
+TFSEG_HOST_DEVICE inline bool InWindow(int64_t position, int64_t window, int64_t ksize,
+                                       int64_t stride) {
+  const int64_t padding = ksize > stride ? (ksize - stride) / 2 : 0;
+  return position >= window * stride - padding && position < window * stride + ksize;
+}
+
+// input and argmax [batch, height, width, channels] and the size of the output (kUnknown where
+// unknown)
+// -> output [batch, out_height, out_width, channels].
+TFSEG_API Status InferShape(const Params& params, const Shape& input, const Shape& argmax,
+                            int64_t out_height, int64_t out_width, Shape* output);
+
+// output has the dtype of the input; its shape says the size. Positions outside the output are
+// errors.
+TFSEG_API Status Forward(const Params& params, const Context& context, const ConstBuffer& input,
+                         const ConstBuffer& argmax, const Buffer& output);
+
+// The gradient of the values: grad_input[b, e] = grad[b, argmax[b, e]], with the shape of argmax.
+// grad [batch, out_height, out_width, channels].
+TFSEG_API Status Backward(const Params& params, const Context& context, const ConstBuffer& grad,
+                          const ConstBuffer& argmax, const Buffer& grad_input);
+
+}  // namespace tfseg::core::max_unpool
+
+#endif  // TFSEG_CORE_MAX_UNPOOL_H_

@@ -1,0 +1,125 @@
+// What the TensorFlow adapters share: tensors as core's arrays, statuses, threads, shapes.
+#ifndef TFSEG_TF_ADAPTER_H_
+#define TFSEG_TF_ADAPTER_H_
+
+#include <vector>
+
+#include "core/parallel.h"
+#include "core/shape.h"
+#include "core/status.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+// The attributes that every op has: dtypes as in core/dtypes.h (tests/test_structure.py compares
+// them).
+#define TFSEG_FLOAT_ATTR "T: {half, bfloat16, float, double}"
+#define TFSEG_INDEX_ATTR "Index: {int32, int64}"
+
+namespace tfseg::tf {
+
+inline absl::Status ToStatus(const core::Status& status) {
+  switch (status.code) {
+    case core::Code::kOk:
+      return absl::OkStatus();
+    case core::Code::kInvalidArgument:
+    case core::Code::kInvalidType:
+      return absl::InvalidArgumentError(status.message);
+    case core::Code::kResourceExhausted:
+      return absl::ResourceExhaustedError(status.message);
+  }
+  return absl::InternalError(status.message);
+}
+
+inline core::DType ToDType(tensorflow::DataType dtype) {
+  return core::DTypeNamed(dtype == tensorflow::DT_HALF    ? "float16"
+                          : dtype == tensorflow::DT_FLOAT ? "float32"
+                          : dtype == tensorflow::DT_DOUBLE
+                              ? "float64"
+                              : tensorflow::DataTypeString(dtype).c_str());
+}
+
+inline core::Shape ToShape(const tensorflow::TensorShape& from) {
+  core::Shape shape = core::Shape::OfRank(from.dims());
+  for (int axis = 0; axis < from.dims(); ++axis) shape.set(axis, from.dim_size(axis));
+  return shape;
+}
+
+inline tensorflow::TensorShape FromShape(const core::Shape& from) {
+  tensorflow::TensorShape shape;
+  for (int axis = 0; axis < from.rank(); ++axis) shape.AddDim(from[axis]);
+  return shape;
+}
+
+inline core::ConstBuffer In(const tensorflow::Tensor& tensor) {
+  return {tensor.data(), ToDType(tensor.dtype()), ToShape(tensor.shape())};
+}
+
+inline core::Buffer Out(tensorflow::Tensor* tensor) {
+  return {tensor->data(), ToDType(tensor->dtype()), ToShape(tensor->shape())};
+}
+
+// The threads that TensorFlow gives to the CPU kernels, and its scratch memory.
+class KernelContext final : public core::ThreadPool, public core::Workspace {
+ public:
+  explicit KernelContext(tensorflow::OpKernelContext* context)
+      : context_(context), threads_(*context->device()->tensorflow_cpu_worker_threads()) {}
+
+  int NumThreads() const override { return threads_.num_threads; }
+  void Schedule(void (*task)(void*), void* argument) override {
+    threads_.workers->Schedule([task, argument] { task(argument); });
+  }
+  void* Allocate(int64_t bytes) override {
+    scratch_.emplace_back();
+    const bool allocated =
+        context_->allocate_temp(tensorflow::DT_INT8, {bytes}, &scratch_.back()).ok();
+    return allocated ? scratch_.back().data() : nullptr;
+  }
+
+  core::Context context() { return {*this, *this}; }
+
+ private:
+  tensorflow::OpKernelContext* context_;
+  const tensorflow::DeviceBase::CpuWorkerThreads& threads_;
+  std::vector<tensorflow::Tensor> scratch_;
+};
+
+// Shapes of a graph under construction.
+inline core::Shape ToShape(tensorflow::shape_inference::InferenceContext* context,
+                           tensorflow::shape_inference::ShapeHandle from) {
+  if (!context->RankKnown(from)) return core::Shape::UnknownRank();
+  core::Shape shape = core::Shape::OfRank(context->Rank(from));
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    const auto dim = context->Dim(from, axis);
+    shape.set(axis, context->ValueKnown(dim) ? context->Value(dim) : core::kUnknown);
+  }
+  return shape;
+}
+
+inline tensorflow::shape_inference::ShapeHandle FromShape(
+    tensorflow::shape_inference::InferenceContext* context, const core::Shape& from) {
+  std::vector<tensorflow::shape_inference::DimensionHandle> dims;
+  for (int axis = 0; axis < from.rank(); ++axis) {
+    dims.push_back(from[axis] == core::kUnknown ? context->UnknownDim()
+                                                : context->MakeDim(from[axis]));
+  }
+  return context->MakeShape(dims);
+}
+
+// Reads a list of numbers from a kernel under construction or a graph under construction.
+template <int kCount, typename Source>
+absl::Status GetNumbers(Source* source, const char* name, int64_t* numbers) {
+  std::vector<int64_t> list;
+  if (absl::Status status = source->GetAttr(name, &list); !status.ok()) return status;
+  if (list.size() != kCount) {
+    return absl::InvalidArgumentError("'" + std::string(name) + "' must have " +
+                                      std::to_string(kCount) + " numbers, got " +
+                                      std::to_string(list.size()));
+  }
+  std::copy(list.begin(), list.end(), numbers);
+  return absl::OkStatus();
+}
+
+}  // namespace tfseg::tf
+
+#endif  // TFSEG_TF_ADAPTER_H_

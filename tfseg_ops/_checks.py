@@ -1,0 +1,119 @@
+"""Checks of arguments, in the words that core uses: `op: 'argument' rule, got value`."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+FLOAT_DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
+INDEX_DTYPES = (tf.int32, tf.int64)
+
+
+def describe(shape: tf.TensorShape | Sequence[int | None]) -> str:
+    """Returns a shape as core writes it: "[8, ?, 3]"."""
+    sizes = tf.TensorShape(shape)
+    if sizes.rank is None:
+        return "an unknown shape"
+    return "[" + ", ".join("?" if size is None else str(size) for size in sizes) + "]"
+
+
+def require_shape(op: str, argument: str, tensor: tf.Tensor, sizes: dict[str, int | None], names: str) -> None:
+    """Requires one dimension of `tensor` for each name, of the size that `sizes` has or learns here."""
+    shape = tensor.shape
+    if shape.rank is None:
+        return
+    dims = names.split()
+    fits = shape.rank == len(dims) and all(
+        size is None or sizes.get(name) is None or size == sizes[name]
+        for name, size in zip(dims, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(
+            name if sizes.get(name) is None else f"{name}={sizes[name]}" for name in dims
+        )
+        raise ValueError(f"{op}: '{argument}' must have shape [{wanted}], got {describe(shape)}")
+    for name, size in zip(dims, shape, strict=True):
+        if sizes.get(name) is None:
+            sizes[name] = size
+
+
+def require_dtype(op: str, argument: str, dtype: tf.DType, allowed: Sequence[tf.DType]) -> None:
+    """Requires one of the allowed dtypes; raises TypeError."""
+    if dtype not in allowed:
+        names = ", ".join(d.name for d in allowed[:-1]) + " or " + allowed[-1].name
+        raise TypeError(f"{op}: '{argument}' must be {names}, got {tf.as_dtype(dtype).name}")
+
+
+def pair(op: str, argument: str, value: Any) -> list[int]:
+    """Returns [height, width] of an int, a pair, or four numbers [1, height, width, 1]."""
+    numbers = [value, value] if isinstance(value, int) else list(value)
+    if len(numbers) == 4 and numbers[0] == 1 and numbers[3] == 1:
+        numbers = numbers[1:3]
+    if len(numbers) == 1:
+        numbers = numbers * 2
+    whole = all(not isinstance(n, bool) and hasattr(n, "__index__") for n in numbers)
+    if len(numbers) != 2 or not whole:
+        raise ValueError(
+            f"{op}: '{argument}' must be an int, [height, width] or [1, height, width, 1], got {value}"
+        )
+    pair = [int(n.__index__()) for n in numbers]
+    if min(pair) < 1 or max(pair) > 2**31 - 1:
+        raise ValueError(f"{op}: '{argument}' must lie in [1, 2147483647], got {pair}")
+    return pair
+
+
+class Pooling(NamedTuple):
+    """Checked arguments of a max-pooling with argmax."""
+
+    input: tf.Tensor
+    ksize: list[int]
+    strides: list[int]
+    padding: str
+    output_dtype: tf.DType
+
+
+def pooling(input: Any, ksize: Any, strides: Any, padding: str, output_dtype: Any) -> Pooling:
+    """Checks the arguments of `max_pool_with_argmax`, all but what only the shape rule in core knows."""
+    op = "max_pool_with_argmax"
+    input = tf.convert_to_tensor(input)
+    output_dtype = tf.as_dtype(output_dtype)
+    require_dtype(op, "input", input.dtype, FLOAT_DTYPES)
+    require_dtype(op, "output_dtype", output_dtype, INDEX_DTYPES)
+    require_shape(op, "input", input, {}, "batch height width channels")
+    if not isinstance(padding, str) or padding.upper() not in ("VALID", "SAME"):
+        raise ValueError(f"{op}: 'padding' must be VALID or SAME, got {padding}")
+    return Pooling(
+        input, pair(op, "ksize", ksize), pair(op, "strides", strides), padding.upper(), output_dtype
+    )
+
+
+class Unpooling(NamedTuple):
+    """Checked arguments of a max-unpooling."""
+
+    input: tf.Tensor
+    argmax: tf.Tensor
+    output_shape: tf.Tensor
+    windows: list[int]
+
+
+def unpooling(input: Any, argmax: Any, output_shape: Any, windows: Any) -> Unpooling:
+    """Checks the arguments of `max_unpool`, all but the values of the masks."""
+    op = "max_unpool"
+    input = tf.convert_to_tensor(input)
+    argmax = tf.convert_to_tensor(argmax)
+    require_dtype(op, "input", input.dtype, FLOAT_DTYPES)
+    require_dtype(op, "argmax", argmax.dtype, INDEX_DTYPES)
+    sizes: dict[str, int | None] = {}
+    require_shape(op, "input", input, sizes, "batch height width channels")
+    require_shape(op, "argmax", argmax, sizes, "batch height width channels")
+    size = tf.cast(tf.convert_to_tensor(output_shape), tf.int32)
+    if size.shape.rank is not None and not size.shape.is_compatible_with([2]):
+        raise ValueError(f"{op}: 'output_shape' must have shape [2], got {describe(size.shape)}")
+    known = tf.get_static_value(size)
+    if known is not None and min(known) < 0:
+        raise ValueError(f"{op}: 'output_shape' must not be negative, got {list(map(int, known))}")
+    numbers: list[int] = []
+    if windows is not None:
+        pool_size, strides = windows
+        numbers = pair(op, "windows", pool_size) + pair(op, "windows", strides)
+    return Unpooling(input, argmax, size, numbers)

@@ -1,0 +1,125 @@
+"""Finds and loads the compiled libraries. The one place that knows what can go wrong there.
+
+The ops library is bound to the TensorFlow minor version that it was compiled against. The XLA library may
+fail to load without taking the ops down. `TFSEG_OPS_PORTABLE=1` does without any of them.
+"""
+
+import functools
+import importlib.metadata
+import pathlib
+import re
+import sys
+import types
+import warnings
+
+import tensorflow as tf
+
+from tfseg_ops import _portable
+
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+OPS_LIBRARY = _PACKAGE / "_tfseg_ops.so"
+XLA_LIBRARY = _PACKAGE / "_tfseg_xla.so"
+
+
+def build_info() -> dict[str, str]:
+    """Returns what setup.py wrote of the build: the versions it saw. Empty when nothing was built."""
+    try:
+        from tfseg_ops import _build_info
+    except ImportError:
+        return {}
+    return dict(_build_info.BUILD_INFO)
+
+
+def minor(version: str) -> str:
+    """Returns "2.21" for "2.21.0"."""
+    return ".".join(version.split(".")[:2])
+
+
+def rebuild_command() -> str:
+    """Returns the one command that builds this package for the TensorFlow that is installed."""
+    source = _PACKAGE.parent
+    where = f'-e "{source}"' if (source / "setup.py").exists() else "tfseg_ops"
+    return f"pip install --no-build-isolation --no-deps --force-reinstall {where}"
+
+
+def mismatch_message(found: str, reason: str = "") -> str:
+    """Returns the one sentence for a library that does not fit the TensorFlow that is installed."""
+    built_for = build_info().get("tensorflow", "")
+    if not built_for:
+        problem = "has not been built here"
+    elif minor(built_for) != minor(found):
+        problem = f"was built for TensorFlow {built_for}"
+    else:
+        problem = f"was built for TensorFlow {built_for} but could not be loaded{reason}"
+    return (
+        f"tfseg_ops {problem}, and TensorFlow {found} is installed: "
+        f"rebuild it with `{rebuild_command()}`"
+    )
+
+
+def _without_symbols(error: Exception) -> str:
+    """Returns a loader's complaint without the mangled name that nobody can read."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "undefined symbol" in text:
+        return " (it uses functions that this TensorFlow does not have)"
+    return f" ({re.sub(r'^.*?: ', '', text)})"
+
+
+@functools.cache
+def load_ops() -> types.ModuleType:
+    """Loads the ops library, then the XLA library if it can be loaded; returns the ops' functions.
+
+    Raises:
+        ImportError: the library does not exist or was built for another TensorFlow. The message names both
+            versions and the command that rebuilds.
+    """
+    found = tf.__version__
+    if not OPS_LIBRARY.exists() or minor(build_info().get("tensorflow", "")) != minor(found):
+        raise ImportError(mismatch_message(found))
+    try:
+        module: types.ModuleType = tf.load_op_library(str(OPS_LIBRARY))
+    except (tf.errors.OpError, OSError) as error:
+        raise ImportError(mismatch_message(found, _without_symbols(error))) from None
+    absence = xla_absence()
+    if XLA_LIBRARY.exists() and absence:
+        warnings.warn(
+            f"tfseg_ops: {absence}; the ops work, but not under jit_compile=True. "
+            f"Rebuild with `{rebuild_command()}`",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return module
+
+
+@functools.cache
+def xla_absence() -> str:
+    """Returns why XLA cannot compile the ops on the CPU, or an empty string when it can."""
+    if not XLA_LIBRARY.exists():
+        return "the XLA library was not built"
+    try:
+        tf.load_library(str(XLA_LIBRARY))
+    except (tf.errors.OpError, OSError) as error:
+        return f"the XLA library could not be loaded{_without_symbols(error)}"
+    return ""
+
+
+def xla_available() -> bool:
+    """Returns whether the ops can be compiled by XLA (`jit_compile=True`) on the CPU."""
+    return _portable.is_portable() or xla_absence() == ""
+
+
+def cuda_absence() -> str:
+    """Returns why the ops have no CUDA kernels, or an empty string when they have."""
+    return build_info().get("cuda", "not built")
+
+
+def tensorflow_distribution() -> str:
+    """Returns the name of the installed TensorFlow distribution ("tensorflow", "tensorflow-cpu", ...)."""
+    names = importlib.metadata.packages_distributions().get("tensorflow", [])
+    return next((name for name in names if name.startswith("tensorflow")), "tensorflow")
+
+
+def running_doctor() -> bool:
+    """Returns whether this process is `python -m tfseg_ops`, which must start when the import would fail."""
+    return sys.argv[:1] == ["-m"] and "tfseg_ops" in sys.orig_argv
+

@@ -1,0 +1,10 @@
+"""The ops in stock TensorFlow, with the same arguments, results and errors as in `tfseg_ops.ops`.
+
+They are the baseline of the benchmarks, a second witness in the tests, and what runs inside
+`tfseg_ops.portable()`.
+"""
+
+from tfseg_ops.pure_tf.max_pool_with_argmax import max_pool_with_argmax
+from tfseg_ops.pure_tf.max_unpool import max_unpool
+
+__all__ = ["max_pool_with_argmax", "max_unpool"]
