@@ -20,24 +20,25 @@ PACKAGE = "tfseg_ops"
 
 
 def tensorflow_distribution() -> tuple[str, str]:
-    """Returns the name and version of the TensorFlow that the build sees ("tensorflow-cpu", say)."""
+    """Returns the name ("tensorflow", "tensorflow-cpu") and version that the build sees."""
     for name in importlib.metadata.packages_distributions().get("tensorflow", []):
         if name.startswith("tensorflow"):
             return name, importlib.metadata.version(name)
     raise SystemExit(
-        "tfseg_ops: building needs TensorFlow: install it first, or build without --no-build-isolation"
+        "tfseg_ops: building needs TensorFlow: install it first, or build without "
+        "--no-build-isolation"
     )
 
 
 def requirements() -> list[str]:
-    """Returns the runtime requirements: a custom op works only with the minor version it was built for."""
+    """Returns the runtime requirements: a custom op works only with its own TensorFlow minor."""
     name, version = tensorflow_distribution()
     minor = ".".join(version.split(".")[:2])
     return [f"{name}=={minor}.*", "numpy"]
 
 
 class CMakeBuild(build_ext):
-    """Builds all libraries by CMake into the package folder of the wheel, or in place if editable."""
+    """Builds all libraries by CMake into the wheel's package folder, or in place if editable."""
 
     def run(self) -> None:
         """Configures, builds the ops, then the XLA library, whose failure is only reported."""
@@ -46,15 +47,19 @@ class CMakeBuild(build_ext):
         started = time.monotonic()
         name, version = tensorflow_distribution()
         spec = importlib.util.find_spec("tensorflow")
-        assert spec is not None and spec.submodule_search_locations
-        output = ROOT / PACKAGE if self.inplace else pathlib.Path(self.build_lib).resolve() / PACKAGE
+        locations = spec.submodule_search_locations if spec else None
+        if not locations:
+            raise SystemExit("tfseg_ops: the installed TensorFlow has no package folder")
+        output = (
+            ROOT / PACKAGE if self.inplace else pathlib.Path(self.build_lib).resolve() / PACKAGE
+        )
         # One build folder for each Python and TensorFlow: two of them must not share object files.
         tag = f"cp{sys.version_info.major}{sys.version_info.minor}-tf{version}"
         build = pathlib.Path(os.environ.get("TFSEG_BUILD_DIR", ROOT / "build" / tag)).resolve()
         build.mkdir(parents=True, exist_ok=True)
         self._run(
             "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build),
-            f"-DTFSEG_TENSORFLOW={spec.submodule_search_locations[0]}",
+            f"-DTFSEG_TENSORFLOW={locations[0]}",
             f"-DTFSEG_OUTPUT={output}",
             f"-DTFSEG_CUDA={os.environ.get('TFSEG_CUDA', 'AUTO')}",
             f"-DTFSEG_WERROR={os.environ.get('TFSEG_WERROR', 'OFF')}",
@@ -67,8 +72,11 @@ class CMakeBuild(build_ext):
             self._run("cmake", "--build", str(build), "--parallel", jobs, "--target", "_tfseg_xla")
         except subprocess.CalledProcessError:
             (output / "_tfseg_xla.so").unlink(missing_ok=True)
-            print("tfseg_ops: warning: the XLA library could not be built against TensorFlow "
-                  f"{version}; the ops will work, but not under jit_compile=True", file=sys.stderr)
+            print(
+                "tfseg_ops: warning: the XLA library could not be built against TensorFlow "
+                f"{version}; the ops will work, but not under jit_compile=True",
+                file=sys.stderr,
+            )
         info = {
             "distribution": name,
             "tensorflow": version,
@@ -84,7 +92,9 @@ class CMakeBuild(build_ext):
     def get_outputs(self) -> list[str]:
         """Returns the built files, for the installer's record."""
         output = pathlib.Path(self.build_lib) / PACKAGE
-        return [str(p) for p in output.rglob("*") if p.suffix == ".so" or p.name == "_build_info.py"]
+        return [
+            str(p) for p in output.rglob("*") if p.suffix == ".so" or p.name == "_build_info.py"
+        ]
 
     def get_output_mapping(self) -> dict[str, str]:
         """Returns nothing: an editable build already writes into the source tree."""
@@ -98,7 +108,9 @@ class CMakeBuild(build_ext):
     @staticmethod
     def _compiler(build: pathlib.Path) -> str:
         lines = (build / "CMakeCache.txt").read_text().splitlines()
-        path = next(line.split("=", 1)[1] for line in lines if line.startswith("CMAKE_CXX_COMPILER:"))
+        path = next(
+            line.split("=", 1)[1] for line in lines if line.startswith("CMAKE_CXX_COMPILER:")
+        )
         version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
         return version.stdout.splitlines()[0]
 

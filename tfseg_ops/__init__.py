@@ -1,9 +1,11 @@
 """Low-level TensorFlow ops and Keras layers for image enhancement and segmentation.
 
-`ops` holds the functions on tensors, `layers` the Keras layers over them, `pure_tf` the same functions in
-stock TensorFlow, `testing` what property-tests gradients. `python -m tfseg_ops` says what works here.
+`ops` holds the functions on tensors, `layers` the Keras layers over them, `pure_tf` the same
+functions in stock TensorFlow, `testing` what property-tests gradients. `python -m tfseg_ops` says
+what works here.
 
-Import this package before loading a SavedModel that uses its ops: their gradients are registered here.
+Import this package before loading a SavedModel that uses its ops: their gradients are registered
+here.
 """
 
 from tfseg_ops import _library, _portable

@@ -17,8 +17,10 @@ def describe(shape: tf.TensorShape | Sequence[int | None]) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in sizes) + "]"
 
 
-def require_shape(op: str, argument: str, tensor: tf.Tensor, sizes: dict[str, int | None], names: str) -> None:
-    """Requires one dimension of `tensor` for each name, of the size that `sizes` has or learns here."""
+def require_shape(
+    op: str, argument: str, tensor: tf.Tensor, sizes: dict[str, int | None], names: str
+) -> None:
+    """Requires a dimension of `tensor` for each name, of the size `sizes` has or learns here."""
     shape = tensor.shape
     if shape.rank is None:
         return
@@ -54,7 +56,8 @@ def pair(op: str, argument: str, value: Any) -> list[int]:
     whole = all(not isinstance(n, bool) and hasattr(n, "__index__") for n in numbers)
     if len(numbers) != 2 or not whole:
         raise ValueError(
-            f"{op}: '{argument}' must be an int, [height, width] or [1, height, width, 1], got {value}"
+            f"{op}: '{argument}' must be an int, [height, width] or [1, height, width, 1], "
+            f"got {value}"
         )
     pair = [int(n.__index__()) for n in numbers]
     if min(pair) < 1 or max(pair) > 2**31 - 1:
@@ -73,7 +76,7 @@ class Pooling(NamedTuple):
 
 
 def pooling(input: Any, ksize: Any, strides: Any, padding: str, output_dtype: Any) -> Pooling:
-    """Checks the arguments of `max_pool_with_argmax`, all but what only the shape rule in core knows."""
+    """Checks the arguments of `max_pool_with_argmax`, all but what core's shape rule knows."""
     op = "max_pool_with_argmax"
     input = tf.convert_to_tensor(input)
     output_dtype = tf.as_dtype(output_dtype)

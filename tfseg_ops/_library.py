@@ -1,20 +1,28 @@
 """Finds and loads the compiled libraries. The one place that knows what can go wrong there.
 
-The ops library is bound to the TensorFlow minor version that it was compiled against. The XLA library may
-fail to load without taking the ops down. `TFSEG_OPS_PORTABLE=1` does without any of them.
+The ops library is bound to the TensorFlow minor version that it was compiled against. The XLA
+library may fail to load without taking the ops down. `TFSEG_OPS_PORTABLE=1` does without any of
+them.
 """
 
 import functools
-import importlib.metadata
 import pathlib
 import re
 import sys
 import types
 import warnings
 
-import tensorflow as tf
-
 from tfseg_ops import _portable
+
+try:
+    import tensorflow as tf
+except ModuleNotFoundError as error:
+    if error.name != "tensorflow":
+        raise
+    raise ImportError(
+        "tfseg_ops needs TensorFlow, which is not installed: "
+        "install it with `pip install tensorflow`"
+    ) from None
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 OPS_LIBRARY = _PACKAGE / "_tfseg_ops.so"
@@ -22,7 +30,7 @@ XLA_LIBRARY = _PACKAGE / "_tfseg_xla.so"
 
 
 def build_info() -> dict[str, str]:
-    """Returns what setup.py wrote of the build: the versions it saw. Empty when nothing was built."""
+    """Returns what setup.py wrote of the build, the versions it saw; empty if nothing was built."""
     try:
         from tfseg_ops import _build_info
     except ImportError:
@@ -70,8 +78,8 @@ def load_ops() -> types.ModuleType:
     """Loads the ops library, then the XLA library if it can be loaded; returns the ops' functions.
 
     Raises:
-        ImportError: the library does not exist or was built for another TensorFlow. The message names both
-            versions and the command that rebuilds.
+        ImportError: the library does not exist or was built for another TensorFlow. The message
+            names both versions and the command that rebuilds.
     """
     found = tf.__version__
     if not OPS_LIBRARY.exists() or minor(build_info().get("tensorflow", "")) != minor(found):
@@ -113,13 +121,6 @@ def cuda_absence() -> str:
     return build_info().get("cuda", "not built")
 
 
-def tensorflow_distribution() -> str:
-    """Returns the name of the installed TensorFlow distribution ("tensorflow", "tensorflow-cpu", ...)."""
-    names = importlib.metadata.packages_distributions().get("tensorflow", [])
-    return next((name for name in names if name.startswith("tensorflow")), "tensorflow")
-
-
 def running_doctor() -> bool:
-    """Returns whether this process is `python -m tfseg_ops`, which must start when the import would fail."""
+    """Returns whether this is `python -m tfseg_ops`, which starts even if the import would fail."""
     return sys.argv[:1] == ["-m"] and "tfseg_ops" in sys.orig_argv
-

@@ -17,10 +17,10 @@ def is_portable() -> bool:
 def portable() -> Iterator[None]:
     """Runs the ops of this package as stock TensorFlow ops inside the `with` block.
 
-    For targets that cannot load the compiled library: TPUs, TF Lite, systems with no build. The choice is
-    made when an op is called, so for a `tf.function` when it is traced: trace inside the block. The
-    environment variable `TFSEG_OPS_PORTABLE=1` does the same for a whole process, where the compiled
-    library then need not exist.
+    For targets that cannot load the compiled library: TPUs, TF Lite, systems with no build. The
+    choice is made when an op is called, so for a `tf.function` when it is traced: trace inside the
+    block. The environment variable `TFSEG_OPS_PORTABLE=1` does the same for a whole process, where
+    the compiled library then need not exist.
 
     Example:
         >>> with tfseg_ops.portable():

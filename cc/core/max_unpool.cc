@@ -154,65 +154,113 @@ inline bool RelativeToCell(const Index* argmax, int count, int64_t origin, int32
   }
 }
 
-// Visits the cell of mask pixel (row, j): fn(offset of the output pixel from the cell's first, same
-// as int32).
+// The cell of one mask pixel, and up to kLanes of its channels.
+struct Group {
+  int64_t element;        // the first mask
+  int64_t place;          // of the cell's first pixel and the first channel, in the whole output
+  int64_t rows, columns;  // those of the cell that lie inside the output
+  int count;              // channels
+};
+
+// Calls fn(group) for the groups of mask row `row` of all images together, until one returns false.
 template <typename Fn>
-inline void ForCell(const Geometry& g, const Cells& cells, int64_t rows, int64_t columns, Fn&& fn) {
-  (void)cells;
-  for (int64_t dy = 0; dy < rows; ++dy) {
-    for (int64_t dx = 0; dx < columns; ++dx) fn((dy * g.out_width + dx) * g.channels);
+inline bool ForGroups(const Geometry& g, const Cells& cells, int64_t row, Fn&& fn) {
+  const int64_t b = row / g.height;
+  const int64_t top = row % g.height * cells.rows;
+  for (int64_t j = 0; j < g.width; ++j) {
+    const int64_t left = j * cells.columns;
+    const int64_t element = (row * g.width + j) * g.channels;
+    const int64_t place = ((b * g.out_height + top) * g.out_width + left) * g.channels;
+    for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
+      const Group group{element + channel, place + channel,
+                        std::min(cells.rows, g.out_height - top),
+                        std::min(cells.columns, g.out_width - left),
+                        static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel))};
+      if (!fn(group)) return false;
+    }
   }
+  return true;
 }
 
-// Mask rows [begin, end) of all images together. Values are only moved, so Bits is an unsigned
-// integer of their size. Returns false at a mask outside its cell; the output is then to be written
-// again.
+// Writes the cell's outputs; returns whether each mask lay in it. kCount: the number of lanes where it is
+// known to the compiler, else 0.
+template <int kCount, typename Bits>
+inline bool ScatterLanes(const Geometry& g, const Group& group, const Bits* __restrict values,
+                         const int32_t* __restrict relative, Bits* __restrict cell) {
+  const int count = kCount > 0 ? kCount : group.count;
+  Bits matched[kLanes] = {};
+  for (int64_t dy = 0; dy < group.rows; ++dy) {
+    for (int64_t dx = 0; dx < group.columns; ++dx) {
+      const int64_t offset = (dy * g.out_width + dx) * g.channels;
+      const auto here = static_cast<int32_t>(offset);
+      Bits* __restrict to = cell + offset;
+      for (int lane = 0; lane < count; ++lane) {
+        const Bits hit = relative[lane] == here ? static_cast<Bits>(~Bits{0}) : Bits{0};
+        to[lane] = values[lane] & hit;
+        matched[lane] |= hit;
+      }
+    }
+  }
+  Bits all = static_cast<Bits>(~Bits{0});
+  for (int lane = 0; lane < count; ++lane) all &= matched[lane];
+  return all != 0;
+}
+
+// Reads the cell's outputs where the masks stand; returns whether each mask lay in it.
+template <int kCount, typename Bits>
+inline bool GatherLanes(const Geometry& g, const Group& group, const Bits* __restrict cell,
+                        const int32_t* __restrict relative, Bits* __restrict values) {
+  const int count = kCount > 0 ? kCount : group.count;
+  Bits picked[kLanes] = {};
+  Bits matched[kLanes] = {};
+  for (int64_t dy = 0; dy < group.rows; ++dy) {
+    for (int64_t dx = 0; dx < group.columns; ++dx) {
+      const int64_t offset = (dy * g.out_width + dx) * g.channels;
+      const auto here = static_cast<int32_t>(offset);
+      const Bits* __restrict from = cell + offset;
+      for (int lane = 0; lane < count; ++lane) {
+        const Bits hit = relative[lane] == here ? static_cast<Bits>(~Bits{0}) : Bits{0};
+        picked[lane] |= from[lane] & hit;
+        matched[lane] |= hit;
+      }
+    }
+  }
+  Bits all = static_cast<Bits>(~Bits{0});
+  for (int lane = 0; lane < count; ++lane) all &= matched[lane];
+  memcpy(values, picked, sizeof(Bits) * count);
+  return all != 0;
+}
+
+// Mask rows [begin, end) of all images together. Values are only moved, so Bits is an unsigned integer of
+// their size. Returns false at a mask outside its cell; the output is then to be written again.
 template <typename Bits, typename Index>
-bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, int64_t begin,
-                 int64_t end,
+bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, int64_t begin, int64_t end,
                  const Bits* input,    // [batch, height, width, channels]
                  const Index* argmax,  // [batch, height, width, channels]
                  Bits* output) {       // [batch, out_height, out_width, channels]
   const int64_t out_row = g.out_width * g.channels;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.height;
-    const int64_t i = row % g.height;
-    const int64_t top = i * cells.rows;
-    const int64_t rows = std::min(cells.rows, g.out_height - top);
-    Bits* image = output + b * g.out_per_image();
-    const int64_t batch_offset = params.include_batch_in_index ? b * g.out_per_image() : 0;
-    for (int64_t j = 0; j < g.width; ++j) {
-      const int64_t columns = std::min(cells.columns, g.out_width - j * cells.columns);
-      const int64_t first = top * out_row + j * cells.columns * g.channels;
-      for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
-        const int count = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
-        const int64_t from = (row * g.width + j) * g.channels + channel;
-        int32_t relative[kLanes];
-        int32_t matched[kLanes] = {};
-        if (!RelativeToCell(argmax + from, count, batch_offset + first + channel, relative))
-          return false;
-        ForCell(g, cells, rows, columns, [&](int64_t offset) {
-          const auto here = static_cast<int32_t>(offset);
-          Bits* to = image + first + offset + channel;
-          for (int lane = 0; lane < count; ++lane) {
-            const bool hit = relative[lane] == here;
-            matched[lane] |= hit ? 1 : 0;
-            to[lane] = hit ? input[from + lane] : Bits{0};
-          }
-        });
-        int32_t all = 1;
-        for (int lane = 0; lane < count; ++lane) all &= matched[lane];
-        if (all == 0) return false;
+    const int64_t uncounted = params.include_batch_in_index ? 0 : b * g.out_per_image();
+    const bool in_cells = ForGroups(g, cells, row, [&](const Group& group) {
+      int32_t relative[kLanes];
+      if (!RelativeToCell(argmax + group.element, group.count, group.place - uncounted, relative)) {
+        return false;
       }
-    }
+      const auto scatter = group.count == kLanes ? ScatterLanes<kLanes, Bits> : ScatterLanes<0, Bits>;
+      return scatter(g, group, input + group.element, relative, output + group.place);
+    });
+    if (!in_cells) return false;
     // Columns and rows that no cell reaches.
-    const int64_t covered = std::min(g.width * cells.columns, g.out_width);
-    for (int64_t dy = 0; dy < rows; ++dy) {
-      Bits* line = image + (top + dy) * out_row;
-      std::fill(line + covered * g.channels, line + out_row, Bits{0});
+    const int64_t top = row % g.height * cells.rows;
+    const int64_t bottom = std::min(top + cells.rows, g.out_height);
+    const int64_t covered = std::min(g.width * cells.columns, g.out_width) * g.channels;
+    Bits* image = output + b * g.out_per_image();
+    for (int64_t y = top; y < bottom; ++y) {
+      std::fill(image + y * out_row + covered, image + (y + 1) * out_row, Bits{0});
     }
-    if (i == g.height - 1) {
-      std::fill(image + (top + rows) * out_row, image + g.out_per_image(), Bits{0});
+    if (row % g.height == g.height - 1) {
+      std::fill(image + bottom * out_row, image + g.out_per_image(), Bits{0});
     }
   }
   return true;
@@ -339,55 +387,36 @@ Status Unpool(const Params& params, const Geometry& g, const Context& context, c
   return UnpoolSorted<T, Index, int64_t>(params, g, context, input, argmax, output);
 }
 
-// Mask rows [begin, end) of all images together; lanes outside their cell are read one by one.
+// Mask rows [begin, end) of all images together. Groups with a mask outside its cell, and all groups where
+// there are no cells, are read mask by mask.
 template <typename Bits, typename Index>
-void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int64_t begin,
-                int64_t end,
+void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int64_t begin, int64_t end,
                 const Bits* grad,     // [batch, out_height, out_width, channels]
                 const Index* argmax,  // [batch, height, width, channels]
                 Bits* grad_input,     // [batch, height, width, channels]
                 FirstError* error) {
-  const int64_t out_row = g.out_width * g.channels;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.height;
-    const int64_t top = row % g.height * cells.rows;
-    const int64_t rows = std::min(cells.rows, g.out_height - top);
-    const Bits* image = grad + b * g.out_per_image();
-    const int64_t batch_offset = params.include_batch_in_index ? b * g.out_per_image() : 0;
-    for (int64_t j = 0; j < g.width; ++j) {
-      const int64_t columns = std::min(cells.columns, g.out_width - j * cells.columns);
-      const int64_t first = top * out_row + j * cells.columns * g.channels;
-      for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
-        const int count = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
-        const int64_t to = (row * g.width + j) * g.channels + channel;
-        Bits picked[kLanes] = {};
-        int32_t all = 0;
-        if (cells.rows > 0) {
-          int32_t relative[kLanes];
-          int32_t matched[kLanes] = {};
-          all =
-              RelativeToCell(argmax + to, count, batch_offset + first + channel, relative) ? 1 : 0;
-          ForCell(g, cells, rows, columns, [&](int64_t offset) {
-            const auto here = static_cast<int32_t>(offset);
-            const Bits* from = image + first + offset + channel;
-            for (int lane = 0; lane < count; ++lane) {
-              const bool hit = relative[lane] == here;
-              matched[lane] |= hit ? 1 : 0;
-              picked[lane] = hit ? from[lane] : picked[lane];
-            }
-          });
-          for (int lane = 0; lane < count; ++lane) all &= matched[lane];
-        }
-        if (all == 0) {
-          for (int lane = 0; lane < count; ++lane) {
-            const int64_t place = Place(params, g, b, to + lane, argmax[to + lane]);
-            if (place < 0) return error->Note(to + lane);
-            picked[lane] = grad[place];
-          }
-        }
-        memcpy(grad_input + to, picked, sizeof(Bits) * count);
+    const int64_t uncounted = params.include_batch_in_index ? 0 : b * g.out_per_image();
+    ForGroups(g, cells, row, [&](const Group& group) {
+      Bits* to = grad_input + group.element;
+      int32_t relative[kLanes];
+      if (cells.rows > 0 &&
+          RelativeToCell(argmax + group.element, group.count, group.place - uncounted, relative)) {
+        const auto gather = group.count == kLanes ? GatherLanes<kLanes, Bits> : GatherLanes<0, Bits>;
+        if (gather(g, group, grad + group.place, relative, to)) return true;
       }
-    }
+      for (int lane = 0; lane < group.count; ++lane) {
+        const int64_t element = group.element + lane;
+        const int64_t place = Place(params, g, b, element, argmax[element]);
+        if (place < 0) {
+          error->Note(element);
+          return false;
+        }
+        to[lane] = grad[place];
+      }
+      return true;
+    });
   }
 }
 

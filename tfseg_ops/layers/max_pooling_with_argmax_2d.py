@@ -18,7 +18,8 @@ class MaxPoolingWithArgmax2D(keras.layers.Layer):
         pool_size: the window's size in pixels, an int or `[height, width]`.
         strides: the distance between windows, likewise; None: `pool_size`.
         padding: "valid" or "same".
-        argmax_dtype: dtype of the positions, "int64" or "int32" (faster, for images of up to 2^31 elements).
+        argmax_dtype: dtype of the positions, "int64" or "int32" (faster, for images of up to 2^31
+            elements).
 
     Call arguments:
         inputs: `[batch, height, width, channels]`, floating.
@@ -45,11 +46,9 @@ class MaxPoolingWithArgmax2D(keras.layers.Layer):
         self.pool_size = _checks.pair(name, "pool_size", pool_size)
         self.strides = _checks.pair(name, "strides", pool_size if strides is None else strides)
         if not isinstance(padding, str) or padding.lower() not in ("valid", "same"):
-            raise ValueError(f"{name}: 'padding' must be \"valid\" or \"same\", got {padding}")
+            raise ValueError(f'{name}: \'padding\' must be "valid" or "same", got {padding}')
         self.padding = padding.lower()
-        _checks.require_dtype(
-            name, "argmax_dtype", tf.as_dtype(argmax_dtype), _checks.INDEX_DTYPES
-        )
+        _checks.require_dtype(name, "argmax_dtype", tf.as_dtype(argmax_dtype), _checks.INDEX_DTYPES)
         self.argmax_dtype = tf.as_dtype(argmax_dtype).name
 
     def call(self, inputs: tf.Tensor) -> list[tf.Tensor]:

@@ -13,26 +13,27 @@ from tfseg_ops import _checks, ops
 class MaxUnpooling2D(keras.layers.Layer):
     """Puts values back where a `MaxPoolingWithArgmax2D` took its maxima, and zeros elsewhere.
 
-    See `ops.max_unpool`. Give it the pool's input as `like`, and its size is restored exactly, whatever it
-    was. Without `like` the output has the size of the values times the strides; then each position must lie
-    in its own pooling window, since masks of an input of another size would be legal numbers in wrong places.
+    See `ops.max_unpool`. Give it the pool's input as `like`, and its size is restored exactly,
+    whatever it was. Without `like` the output has the size of the values times the strides; then
+    each position must lie in its own pooling window, since masks of an input of another size would
+    be legal numbers in wrong places.
 
     Args:
         pool_size: the pool's window in pixels, an int or `[height, width]`.
         strides: the pool's strides, likewise; None: `pool_size`.
 
     Call arguments:
-        inputs: `[values, argmax]` or `[values, argmax, like]`: values `[batch, height, width, channels]`,
-            floating; argmax, the same shape, int32 or int64; like `[batch, out_height, out_width, any]`, of
-            which only the size counts.
+        inputs: `[values, argmax]` or `[values, argmax, like]`: values `[batch, height, width,
+            channels]`, floating; argmax, the same shape, int32 or int64; like `[batch, out_height,
+            out_width, any]`, of which only the size counts.
 
     Returns:
         `[batch, out_height, out_width, channels]`.
 
     Raises:
         ValueError: another number of inputs, or shapes that do not fit.
-        tf.errors.InvalidArgumentError: at run time, a position outside the output, or without `like` one
-            outside its own window.
+        tf.errors.InvalidArgumentError: at run time, a position outside the output, or without
+            `like` one outside its own window.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ def _require_inputs(inputs: Sequence[Any]) -> None:
     if not isinstance(inputs, (list, tuple)) or len(inputs) not in (2, 3):
         count = len(inputs) if isinstance(inputs, (list, tuple)) else f"a {type(inputs).__name__}"
         raise ValueError(
-            f"MaxUnpooling2D: 'inputs' must be [values, argmax] or [values, argmax, like], got {count}"
+            f"MaxUnpooling2D: 'inputs' must be [values, argmax] or [values, argmax, like], "
+            f"got {count}"
         )
 
 

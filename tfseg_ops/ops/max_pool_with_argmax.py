@@ -20,14 +20,14 @@ def max_pool_with_argmax(
 
     `output[b, i, j, c]` is the maximum of `input[b, y, x, c]` over the window (i, j), and
     `argmax[b, i, j, c] = (y * width + x) * channels + c` says where it stood, plus
-    `b * height * width * channels` with `include_batch_in_index`. Arguments and positions are those of
-    `tf.nn.max_pool_with_argmax`; this op adds XLA, gradients with int32 masks, second-order gradients,
-    empty batches, and float64 speed.
+    `b * height * width * channels` with `include_batch_in_index`. Arguments and positions are those
+    of `tf.nn.max_pool_with_argmax`; this op adds XLA, gradients with int32 masks, second-order
+    gradients, empty batches, and float64 speed.
 
-    Of equal values the first in row-major order wins. The first NaN of a window beats every number, so NaN
-    is never hidden (`tf.nn.max_pool_with_argmax` hides it unless it comes first). Padding never wins, so a
-    position always lies inside the input. A window that reaches less than one stride over an input under
-    VALID padding gives an empty output, as in `tf.nn`.
+    Of equal values the first in row-major order wins. The first NaN of a window beats every number,
+    so NaN is never hidden (`tf.nn.max_pool_with_argmax` hides it unless it comes first). Padding
+    never wins, so a position always lies inside the input. A window that reaches less than one
+    stride over an input under VALID padding gives an empty output, as in `tf.nn`.
 
     The gradient goes to the positions of the maxima and is summed where windows overlap.
 
@@ -40,12 +40,13 @@ def max_pool_with_argmax(
         include_batch_in_index: whether positions count from the start of the batch.
 
     Returns:
-        `output` with the dtype of `input`, and `argmax`, both `[batch, out_height, out_width, channels]`.
+        `output` with the dtype of `input`, and `argmax`, both `[batch, out_height, out_width,
+        channels]`.
 
     Raises:
         TypeError: a dtype is none of the above.
-        ValueError, tf.errors.InvalidArgumentError: `input` has another rank, a window does not fit into it,
-            or int32 cannot count its positions.
+        ValueError, tf.errors.InvalidArgumentError: `input` has another rank, a window does not fit
+            into it, or int32 cannot count its positions.
 
     Example:
         >>> output, argmax = max_pool_with_argmax(images, 2, 2, "VALID")

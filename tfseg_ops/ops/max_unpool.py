@@ -18,13 +18,14 @@ def max_unpool(
     """Puts values at their masked positions, and zeros elsewhere.
 
     `output[b, p]` is the sum of `input[b, e]` over the elements `e` with `argmax[b, e] = p`, where
-    `p = (y * width + x) * channels + c` counts the elements of one output image (of the whole output, with
-    `include_batch_in_index`). Positions named twice, as overlapping windows name them, are summed: that
-    makes this op the exact adjoint of its gradient, which gathers `grad[b, argmax[b, e]]`. Sums are kept in
-    float32 (float64 for float64) and their order does not depend on the number of threads.
+    `p = (y * width + x) * channels + c` counts the elements of one output image (of the whole
+    output, with `include_batch_in_index`). Positions named twice, as overlapping windows name them,
+    are summed: that makes this op the exact adjoint of its gradient, which gathers
+    `grad[b, argmax[b, e]]`. Sums are kept in float32 (float64 for float64), in an order that does
+    not depend on the number of threads.
 
-    A mask fits the output size it was made from. Masks of an input with another width or other channels are
-    legal numbers in wrong places, which `windows` finds.
+    A mask fits the output size it was made from. Masks of an input with another width or other
+    channels are legal numbers in wrong places, which `windows` finds.
 
     NaN and infinite values are moved like any other. A batch of 0 or an empty mask gives zeros.
 
@@ -33,17 +34,18 @@ def max_unpool(
         argmax: positions, the shape of `input`, int32 or int64.
         output_shape: `[out_height, out_width]`, ints or an integer tensor.
         include_batch_in_index: whether positions count from the start of the batch.
-        windows: `(pool_size, strides)`, each an int or a pair: then each position must lie in its element's
-            own channel and pooling window, as VALID or SAME pooling of the output would place it.
+        windows: `(pool_size, strides)`, each an int or a pair: then each position must lie in its
+            element's own channel and pooling window, as VALID or SAME pooling of the output would
+            place it.
 
     Returns:
         `[batch, out_height, out_width, channels]` with the dtype of `input`.
 
     Raises:
         TypeError: a dtype is none of the above.
-        ValueError, tf.errors.InvalidArgumentError: shapes do not fit, `output_shape` is negative, or (at run
-            time) a position lies outside the output or its window. On GPUs such an element contributes
-            nothing instead; so it does under XLA inside `tfseg_ops.portable()`.
+        ValueError, tf.errors.InvalidArgumentError: shapes do not fit, `output_shape` is negative,
+            or (at run time) a position lies outside the output or its window. On GPUs such an
+            element contributes nothing instead; so it does under XLA inside `tfseg_ops.portable()`.
 
     Example:
         >>> output, argmax = max_pool_with_argmax(images, 2, 2, "SAME")
@@ -51,7 +53,8 @@ def max_unpool(
 
     References:
         Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 2.1.
-        Noh, Hong & Han 2015, "Learning Deconvolution Network for Semantic Segmentation", section 3.2.1.
+        Noh, Hong & Han 2015, "Learning Deconvolution Network for Semantic Segmentation", section
+        3.2.1.
     """
     args = _checks.unpooling(input, argmax, output_shape, windows)
     if _portable.is_portable():

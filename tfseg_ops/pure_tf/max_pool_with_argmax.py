@@ -15,7 +15,7 @@ def max_pool_with_argmax(
     output_dtype: Any = tf.int64,
     include_batch_in_index: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes the maximum of each window and its position: one comparison for each pixel of the window.
+    """Takes the maximum of each window and its position, by one comparison a pixel of the window.
 
     See `ops.max_pool_with_argmax`. Unlike `tf.nn.max_pool_with_argmax` it can be compiled by XLA.
     """

@@ -52,7 +52,11 @@ def max_unpool(
 
 
 def _in_own_window(
-    place: tf.Tensor, image: tf.Tensor, sizes: list[tf.Tensor], out_width: tf.Tensor, numbers: list[int]
+    place: tf.Tensor,
+    image: tf.Tensor,
+    sizes: list[tf.Tensor],
+    out_width: tf.Tensor,
+    numbers: list[int],
 ) -> tf.Tensor:
     """Returns whether each place lies in its own image, channel and pooling window."""
     height, width, channels = sizes
@@ -77,14 +81,16 @@ def _require_legal(
 ) -> None:
     """Raises InvalidArgumentError at the first illegal position; compiled to nothing by XLA.
 
-    Eagerly the words are those of the kernels; in a graph, which cannot format text under XLA, the numbers
-    follow the words.
+    Eagerly the words are those of the kernels; in a graph, which cannot format text under XLA, the
+    numbers follow the words.
     """
     window_rule = f"lie in its own window of ksize {numbers[:2]} and strides {numbers[2:]}"
     all_legal = tf.reduce_all(legal)
     if not tf.executing_eagerly():
         rule = window_rule if numbers else "lie in [0, limit)"
-        worst = tf.stack([tf.reduce_min(tf.cast(argmax, tf.int64)), tf.reduce_max(tf.cast(argmax, tf.int64))])
+        worst = tf.stack(
+            [tf.reduce_min(tf.cast(argmax, tf.int64)), tf.reduce_max(tf.cast(argmax, tf.int64))]
+        )
         text = f"max_unpool: 'argmax' must {rule}, got values between, and limit:"
         tf.debugging.Assert(all_legal, [text, worst, limit])
         return

@@ -76,11 +76,11 @@ def find_difference(
     `equal_nan`, NaN agrees with NaN and Inf with the same Inf. Integers and booleans must be equal.
 
     Args:
-      first: name and values of one side.
-      second: name and values of the other.
-      rtol: relative tolerance.
-      atol: absolute tolerance.
-      equal_nan: whether NaN and Inf agree with themselves.
+        first: name and values of one side.
+        second: name and values of the other.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        equal_nan: whether NaN and Inf agree with themselves.
     """
     (name_a, a), (name_b, b) = first, second
     if not np.issubdtype(a.dtype, np.floating):

@@ -1,3 +1,5 @@
+"""The adjoint identity of a pair of linear functions."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,26 +26,26 @@ def check_adjoint(
     fails. Draw `x` and `y` at random: where one is zero there is nothing to see.
 
     Args:
-      forward: `A`, takes `x`.
-      adjoint: `A^T`, takes `y`; its result has the shapes of `x`.
-      x: an array, a tensor or a nested structure of them (so a list of numbers is a structure of
-        scalars).
-      y: likewise, in the shapes of `forward(x)`.
-      rtol: tolerance relative to the norms; by default that of the coarsest dtype in `x`, `y` and
-        the results: 1e-10 for float64, 1e-4 for float32, 1e-2 for float16, 5e-2 for bfloat16.
+        forward: `A`, takes `x`.
+        adjoint: `A^T`, takes `y`; its result has the shapes of `x`.
+        x: an array, a tensor or a nested structure of them (so a list of numbers is a structure of
+            scalars).
+        y: likewise, in the shapes of `forward(x)`.
+        rtol: tolerance relative to the norms; by default that of the coarsest dtype in `x`, `y` and
+            the results: 1e-10 for float64, 1e-4 for float32, 1e-2 for float16, 5e-2 for bfloat16.
 
     Raises:
-      AssertionError: the two numbers differ, or `adjoint(y)` has other shapes than `x`.
-      ValueError: `y` has other shapes than `forward(x)`.
+        AssertionError: the two numbers differ, or `adjoint(y)` has other shapes than `x`.
+        ValueError: `y` has other shapes than `forward(x)`.
 
     Example:
-      >>> matrix = tf.constant([[1.0, 2.0], [0.0, 3.0]])
-      >>> check_adjoint(
-      ...     lambda x: tf.linalg.matvec(matrix, x),
-      ...     lambda y: tf.linalg.matvec(matrix, y, transpose_a=True),
-      ...     x=np.array([1.0, -2.0], np.float32),
-      ...     y=np.array([0.5, 4.0], np.float32),
-      ... )
+        >>> matrix = tf.constant([[1.0, 2.0], [0.0, 3.0]])
+        >>> check_adjoint(
+        ...     lambda x: tf.linalg.matvec(matrix, x),
+        ...     lambda y: tf.linalg.matvec(matrix, y, transpose_a=True),
+        ...     x=np.array([1.0, -2.0], np.float32),
+        ...     y=np.array([0.5, 4.0], np.float32),
+        ... )
     """
     x, y = (tf.nest.map_structure(tf.convert_to_tensor, value) for value in (x, y))
     image, preimage = flat_outputs(forward(x)), flat_outputs(adjoint(y))

@@ -1,3 +1,5 @@
+"""First- and second-order gradients against central differences."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -46,30 +48,31 @@ def check_gradients(
     inputs must be further than `1.5 * step` from kinks (ties of a maximum, borders of an image).
 
     Args:
-      function: takes as many tensors as there are inputs and returns a tensor or a nested structure
-        of tensors, the same ones each time. Integer outputs are ignored. It must compute in float64
-        where its inputs are float64 (a Keras layer: `dtype="float64"`).
-      inputs: arrays or tensors. Floating ones are cast to float64 and all are checked; others are
-        passed as they are.
-      order: 1 or 2.
-      rtol: relative tolerance.
-      atol: absolute tolerance.
-      step: half the distance of the two points of a difference, in the units of the input.
-      seed: an int.
-      names: of the inputs, for messages; by default the parameter names of `function`.
-      differentiable: one bool for each input; False leaves it out of the check. None: all floating
-        ones.
+        function: takes as many tensors as there are inputs and returns a tensor or a nested
+            structure of tensors, the same ones each time. Integer outputs are ignored. It must
+            compute in float64 where its inputs are float64 (a Keras layer: `dtype="float64"`).
+        inputs: arrays or tensors. Floating ones are cast to float64 and all are checked; others are
+            passed as they are.
+        order: 1 or 2.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        step: half the distance of the two points of a difference, in the units of the input.
+        seed: an int.
+        names: of the inputs, for messages; by default the parameter names of `function`.
+        differentiable: one bool for each input; False leaves it out of the check. None: all
+            floating ones.
 
     Raises:
-      AssertionError: a gradient is wrong. There is one line for each input that fails, for instance
-        `check_gradients: order 1, input 'boxes' [2, 3]: analytic 0.5, numeric 1.25 (|difference|
-        0.75 > tolerance 1.26e-05); 3 of 40 elements differ`: the element that differs most.
-      ValueError: a wrong argument, no differentiable input or no floating output.
-      TypeError: an input is complex.
-      LookupError: an op has no gradient of that order (raised by TensorFlow).
+        AssertionError: a gradient is wrong. There is one line for each input that fails, for
+            instance `check_gradients: order 1, input 'boxes' [2, 3]: analytic 0.5, numeric 1.25
+            (|difference| 0.75 > tolerance 1.26e-05); 3 of 40 elements differ`: the element that
+            differs most.
+        ValueError: a wrong argument, no differentiable input or no floating output.
+        TypeError: an input is complex.
+        LookupError: an op has no gradient of that order (raised by TensorFlow).
 
     Example:
-      >>> check_gradients(tf.matmul, [np.ones([2, 3]), np.ones([3, 4])], order=2)
+        >>> check_gradients(tf.matmul, [np.ones([2, 3]), np.ones([3, 4])], order=2)
     """
     if order not in (1, 2):
         raise ValueError(f"{_OP}: 'order' must be 1 or 2, got {order}")

@@ -1,3 +1,5 @@
+"""One answer from the native, the XLA and the portable path."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -32,30 +34,30 @@ def check_paths(
     Inf. A gradient of None counts as zeros.
 
     Args:
-      function: takes as many tensors as there are inputs and returns a tensor or a nested structure
-        of tensors. A `tf.function` is unwrapped, since its trace of one path would be run again for
-        another; one that `function` calls is not, so do not let it call any.
-      inputs: arrays or tensors, used in their own dtypes.
-      gradient: whether to compare gradients, of the floating outputs with fixed random weights.
-      rtol: relative tolerance; None: by the dtype of an output, 1e-10 for float64, 1e-4 for
-        float32, 1e-2 for float16, 5e-2 for bfloat16; for gradients by the coarsest dtype among
-        inputs and outputs.
-      atol: absolute tolerance; None: likewise, 1e-10, 1e-5, 1e-2, 5e-2.
-      paths: which paths, of `native`, `xla` and `portable`.
-      names: of the inputs, for messages; by default the parameter names of `function`.
-      seed: of the random weights.
+        function: takes as many tensors as there are inputs and returns a tensor or a nested
+            structure of tensors. A `tf.function` is unwrapped, since its trace of one path would be
+            run again for another; one that `function` calls is not, so do not let it call any.
+        inputs: arrays or tensors, used in their own dtypes.
+        gradient: whether to compare gradients, of the floating outputs with fixed random weights.
+        rtol: relative tolerance; None: by the dtype of an output, 1e-10 for float64, 1e-4 for
+            float32, 1e-2 for float16, 5e-2 for bfloat16; for gradients by the coarsest dtype among
+            inputs and outputs.
+        atol: absolute tolerance; None: likewise, 1e-10, 1e-5, 1e-2, 5e-2.
+        paths: which paths, of `native`, `xla` and `portable`.
+        names: of the inputs, for messages; by default the parameter names of `function`.
+        seed: of the random weights.
 
     Raises:
-      AssertionError: two paths differ, or a path after the first raises an error. There is one line
-        for each output and gradient that differs, for instance `check_paths: xla, gradient to input
-        'boxes' [2, 3]: xla 0.5, native 0.25 (|difference| 0.25 > tolerance 6e-05); 3 of 40 elements
-        differ`.
-      ValueError: a wrong argument.
-      TypeError: an input is complex.
-      RuntimeError: a path is not available here (leave it out of `paths`).
+        AssertionError: two paths differ, or a path after the first raises an error. There is one
+            line for each output and gradient that differs, for instance `check_paths: xla, gradient
+            to input 'boxes' [2, 3]: xla 0.5, native 0.25 (|difference| 0.25 > tolerance 6e-05); 3
+            of 40 elements differ`.
+        ValueError: a wrong argument.
+        TypeError: an input is complex.
+        RuntimeError: a path is not available here (leave it out of `paths`).
 
     Example:
-      >>> check_paths(tf.nn.relu, [np.array([[-1.0, 2.0]], np.float32)])
+        >>> check_paths(tf.nn.relu, [np.array([[-1.0, 2.0]], np.float32)])
     """
     runs = _runs(paths)
     _check_available(paths)
@@ -121,14 +123,19 @@ def _check_available(paths: Sequence[str]) -> None:
         raise RuntimeError(
             f"{_OP}: nothing is compiled under tf.config.run_functions_eagerly(True)"
         )
-    if "xla" in paths:
-        from .. import _library
+    # Only now: the package imports this module before it is complete.
+    from .. import _library, _portable
 
-        if not _library.xla_available():
-            raise RuntimeError(
-                f"{_OP}: the path 'xla' is not available (python -m tfseg_ops says why): "
-                "leave it out of 'paths'"
-            )
+    if "native" in paths and _portable.is_portable():
+        raise RuntimeError(
+            f"{_OP}: the path 'native' is not available inside tfseg_ops.portable() or with "
+            "TFSEG_OPS_PORTABLE=1: leave it out of 'paths'"
+        )
+    if "xla" in paths and not _library.xla_available():
+        raise RuntimeError(
+            f"{_OP}: the path 'xla' is not available (python -m tfseg_ops says why): "
+            "leave it out of 'paths'"
+        )
 
 
 def _run(run: str, function: Callable[..., Any], arguments: Sequence[tf.Tensor]) -> Any:

@@ -1,3 +1,5 @@
+"""Gradients by central differences, to compare others with."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -30,25 +32,25 @@ def numeric_gradient(
     maximum).
 
     Args:
-      function: takes as many tensors as there are inputs and returns a tensor or a nested structure
-        of tensors. Integer and boolean outputs and None are ignored.
-      inputs: arrays or tensors. Floating ones are cast to float64, others passed as they are.
-      index: which input to differentiate by; it must be floating.
-      upstream: weights of the outputs, in the structure and shapes of the outputs; those of outputs
-        that are ignored are ignored. None: all ones.
-      step: half the distance of the two points, in the units of the input.
+        function: takes as many tensors as there are inputs and returns a tensor or a nested
+            structure of tensors. Integer and boolean outputs and None are ignored.
+        inputs: arrays or tensors. Floating ones are cast to float64, others passed as they are.
+        index: which input to differentiate by; it must be floating.
+        upstream: weights of the outputs, in the structure and shapes of the outputs; those of
+            outputs that are ignored are ignored. None: all ones.
+        step: half the distance of the two points, in the units of the input.
 
     Returns:
-      float64 array in the shape of `inputs[index]`. NaN where an output is not finite.
+        float64 array in the shape of `inputs[index]`. NaN where an output is not finite.
 
     Raises:
-      ValueError: `index` names no floating input, `step` is not positive, or `upstream` does not
-        fit the outputs.
-      TypeError: an input is complex.
+        ValueError: `index` names no floating input, `step` is not positive, or `upstream` does not
+            fit the outputs.
+        TypeError: an input is complex.
 
     Example:
-      >>> numeric_gradient(tf.square, [np.array([1.0, 3.0])], index=0).round(6)
-      array([2., 6.])
+        >>> numeric_gradient(tf.square, [np.array([1.0, 3.0])], index=0).round(6)
+        array([2., 6.])
     """
     check_step("numeric_gradient", step)
     tensors = to_tensors("numeric_gradient", inputs)

@@ -1,3 +1,5 @@
+"""Pooling masks that fit an input."""
+
 from __future__ import annotations
 
 import math
@@ -22,17 +24,17 @@ def argmax_masks(
     """Masks as max-pooling makes them: the flat index of one element of each window.
 
     Args:
-      draw: given by hypothesis.
-      shape: of the pooled input, `[batch, height, width, channels]`; may have zeros.
-      window: `(ksize, strides, padding)` as drawn from `windows`.
-      dtype: int32 or int64.
-      include_batch_in_index: as for `tf.nn.max_pool_with_argmax`.
+        draw: given by hypothesis.
+        shape: of the pooled input, `[batch, height, width, channels]`; may have zeros.
+        window: `(ksize, strides, padding)` as drawn from `windows`.
+        dtype: int32 or int64.
+        include_batch_in_index: as for `tf.nn.max_pool_with_argmax`.
 
     Returns:
-      `[batch, pooled height, pooled width, channels]`.
+        `[batch, pooled height, pooled width, channels]`.
 
     Example:
-      >>> mask = argmax_masks((2, 5, 7, 3), ((2, 2), (2, 2), "SAME")).example()
+        >>> mask = argmax_masks((2, 5, 7, 3), ((2, 2), (2, 2), "SAME")).example()
     """
     ksize, strides, padding = window
     # The stock op refuses empty inputs. No output is larger than its input: only zeros are cut.

@@ -1,3 +1,5 @@
+"""Boxes in and around an image, also degenerate ones."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,19 +26,19 @@ def boxes(
     corners up to a quarter of the image's side beyond its borders.
 
     Args:
-      draw: given by hypothesis.
-      num: number of boxes; by default 0 to 6.
-      height: of the image, in pixels.
-      width: of the image, in pixels.
-      degenerate: whether some boxes have no area, corners in the wrong order, NaN, Inf or
-        coordinates up to 1e30.
+        draw: given by hypothesis.
+        num: number of boxes; by default 0 to 6.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        degenerate: whether some boxes have no area, corners in the wrong order, NaN, Inf or
+            coordinates up to 1e30.
 
     Raises:
-      ValueError: while drawing: a negative size.
+        ValueError: while drawing: a negative size.
 
     Example:
-      >>> @given(boxes(num=st.integers(1, 4), height=20, width=30, degenerate=True))
-      ... def test_any_box_gives_finite_values(boxes): ...
+        >>> @given(boxes(num=st.integers(1, 4), height=20, width=30, degenerate=True))
+        ... def test_any_box_gives_finite_values(boxes): ...
     """
     count = draw_size(draw, "boxes", "num", num)
     sides = np.array(

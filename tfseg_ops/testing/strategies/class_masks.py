@@ -1,3 +1,5 @@
+"""Label maps of segmentation, with ignored pixels."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -22,20 +24,20 @@ def class_masks(
     """Label maps `[batch, height, width]`: rectangles of classes on a background of class 0.
 
     Args:
-      draw: given by hypothesis.
-      classes: the labels are 0 to `classes - 1`; at least 1.
-      batch: by default 0 to 3.
-      height: by default 0 to 9.
-      width: by default 0 to 9.
-      ignore_label: None, or a label that some maps have in rectangles or everywhere.
-      dtype: an integer type that holds the labels.
+        draw: given by hypothesis.
+        classes: the labels are 0 to `classes - 1`; at least 1.
+        batch: by default 0 to 3.
+        height: by default 0 to 9.
+        width: by default 0 to 9.
+        ignore_label: None, or a label that some maps have in rectangles or everywhere.
+        dtype: an integer type that holds the labels.
 
     Raises:
-      ValueError: while drawing: a negative size, no class, or a label that `dtype` does not hold.
+        ValueError: while drawing: a negative size, no class, or a label that `dtype` does not hold.
 
     Example:
-      >>> @given(class_masks(classes=4, ignore_label=255))
-      ... def test_ignored_pixels_do_not_count(labels): ...
+        >>> @given(class_masks(classes=4, ignore_label=255))
+        ... def test_ignored_pixels_do_not_count(labels): ...
     """
     kind = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
     count = draw_size(draw, "class_masks", "classes", classes, minimum=1)

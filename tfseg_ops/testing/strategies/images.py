@@ -1,3 +1,5 @@
+"""Images, floating or integer, with ties or without."""
+
 from __future__ import annotations
 
 import math
@@ -28,26 +30,27 @@ def images(
     """Arrays `[batch, height, width, channels]`.
 
     Args:
-      draw: given by hypothesis.
-      dtype: a numpy or TensorFlow type, floating (float16 and bfloat16 too) or integer.
-      batch: by default 0 to 3.
-      height: by default 0 to 9.
-      width: by default 0 to 9.
-      channels: by default 1 to 4.
-      elements: `(low, high)`, both included, or a strategy for one element. Bounds give constant
-        images, images of few values, hence with many ties, and images of arbitrary values. None:
-        (-1, 1) for floating types, (0, 255) for integers, or as much of it as the type can hold.
-      distinct: whether all values of an array differ, by at least 1/64 (integers: by 1), so that a
-        maximum has no ties and central differences with a smaller step stay clear of them.
-        `elements` must be None.
+        draw: given by hypothesis.
+        dtype: a numpy or TensorFlow type, floating (float16 and bfloat16 too) or integer.
+        batch: by default 0 to 3.
+        height: by default 0 to 9.
+        width: by default 0 to 9.
+        channels: by default 1 to 4.
+        elements: `(low, high)`, both included, or a strategy for one element. Bounds give constant
+            images, images of few values, hence with many ties, and images of arbitrary values.
+            None: (-1, 1) for floating types, (0, 255) for integers, or as much of it as the type
+            can hold.
+        distinct: whether all values of an array differ, by at least 1/64 (integers: by 1), so that
+            a maximum has no ties and central differences with a smaller step stay clear of them.
+            `elements` must be None.
 
     Raises:
-      ValueError: while drawing: a negative size, `elements` given with `distinct`, or more elements
-        than the type has well separated values.
+        ValueError: while drawing: a negative size, `elements` given with `distinct`, or more
+            elements than the type has well separated values.
 
     Example:
-      >>> @given(images(dtype=np.float64, height=st.integers(1, 7), distinct=True))
-      ... def test_gradients_hold(image): ...
+        >>> @given(images(dtype=np.float64, height=st.integers(1, 7), distinct=True))
+        ... def test_gradients_hold(image): ...
     """
     kind = tf.as_dtype(dtype)
     shape = tuple(
@@ -85,24 +88,17 @@ def _separated(count: int, kind: tf.DType) -> np.ndarray:
     """`count` ascending values of a type around zero, `_GAP` or more apart (integers: 1)."""
     if not kind.is_floating:
         first = max(kind.min, -(count // 2))
-        if first + count - 1 > kind.max:
-            raise _too_many(count, kind)
-        return np.arange(first, first + count).astype(kind.as_numpy_dtype)
-    reach = count
-    while reach * _GAP <= float(kind.max):
-        # Rounding merges far values in a coarse type, and leaves multiples of the gap.
-        levels = np.unique(
-            (np.arange(-reach, reach + 1) * _GAP).astype(kind.as_numpy_dtype).astype(np.float64)
+        levels = np.arange(first, min(first + count, kind.max + 1))
+    elif kind.size == 2:
+        every = np.arange(2**16, dtype=np.uint16).view(kind.as_numpy_dtype)
+        finite = every[np.isfinite(every)].astype(np.float64)
+        levels = np.unique(finite[finite % _GAP == 0])
+    else:
+        levels = np.arange(-(count // 2), count - count // 2) * _GAP
+    if len(levels) < count:
+        raise ValueError(
+            f"images: 'distinct' must be false for more than {len(levels)} elements of "
+            f"{kind.name}, got {count}"
         )
-        if len(levels) >= count:
-            start = (len(levels) - count) // 2
-            return levels[start : start + count].astype(kind.as_numpy_dtype)
-        reach *= 2
-    raise _too_many(count, kind)
-
-
-def _too_many(count: int, kind: tf.DType) -> ValueError:
-    return ValueError(
-        f"images: 'distinct' must be false where {kind.name} has fewer well separated values than "
-        f"the image elements, got {count} elements"
-    )
+    start = (len(levels) - count) // 2
+    return levels[start : start + count].astype(kind.as_numpy_dtype)

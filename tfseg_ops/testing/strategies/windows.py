@@ -1,3 +1,5 @@
+"""Pooling windows, strides and padding."""
+
 from __future__ import annotations
 
 from hypothesis import strategies as st
@@ -14,21 +16,22 @@ def windows(
     """Pooling windows: `ksize` and `strides`, pairs `(height, width)`, and "VALID" or "SAME".
 
     Args:
-      draw: given by hypothesis.
-      largest: largest side and stride.
-      height: of the image, or None. A "VALID" window is no higher, so that there is an output row.
-      width: of the image, or None; likewise.
-      overlapping: whether strides may be smaller than the window.
+        draw: given by hypothesis.
+        largest: largest side and stride.
+        height: of the image, or None. A "VALID" window is no higher, so that there is an output
+            row.
+        width: of the image, or None; likewise.
+        overlapping: whether strides may be smaller than the window.
 
     Raises:
-      ValueError: while drawing: `largest` is not positive.
+        ValueError: while drawing: `largest` is not positive.
 
     Example:
-      >>> @given(st.data())
-      ... def test_pooling(data):
-      ...     image = data.draw(images(height=st.integers(1, 9), width=st.integers(1, 9)))
-      ...     height, width = image.shape[1:3]
-      ...     ksize, strides, padding = data.draw(windows(height=height, width=width))
+        >>> @given(st.data())
+        ... def test_pooling(data):
+        ...     image = data.draw(images(height=st.integers(1, 9), width=st.integers(1, 9)))
+        ...     height, width = image.shape[1:3]
+        ...     ksize, strides, padding = data.draw(windows(height=height, width=width))
     """
     if largest < 1:
         raise ValueError(f"windows: 'largest' must be at least 1, got {largest}")

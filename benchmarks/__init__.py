@@ -1,0 +1,1 @@
+"""Benchmarks of tfseg_ops: `python -m benchmarks` runs all, see `benchmarks.command_line`."""
