@@ -32,37 +32,49 @@ struct Geometry {
   int64_t pad_top, pad_left;
 };
 
-// The maxima of one output pixel. Where is an integer as wide as a value, so that value and
-// position move in vectors of the same shape; it counts from the window's first element.
-template <typename T, typename Where, typename Index>
-void Pixel(const Geometry& g, const T* window,  // the first element inside the input, channel 0
-           int64_t rows, int64_t columns, int64_t position, T* output, Index* argmax) {
+// The maxima of one output pixel in up to kLanes channels. Where is an integer as wide as a value,
+// so that value and position move in vectors of the same shape; it counts from the window's first
+// element. kCount: the number of channels where it is known to the compiler, else 0.
+template <int kCount, typename T, typename Where, typename Index>
+inline void PixelLanes(const Geometry& g, const T* window,  // its first element inside the input
+                       int64_t rows, int64_t columns, int channels, int64_t position, T* output,
+                       Index* argmax) {
   using Accumulator = AccumulatorOf<T>;
-  const int64_t row_step = g.width * g.channels;
-  for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
-    const int count = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
-    Accumulator best[kLanes];
-    Accumulator candidate[kLanes];
-    Where where[kLanes];
-    LoadLanes(window + channel, count, best);
-    for (int lane = 0; lane < count; ++lane) where[lane] = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t column = row == 0 ? 1 : 0; column < columns; ++column) {
-        const int64_t offset = row * row_step + column * g.channels;
-        LoadLanes(window + offset + channel, count, candidate);
-        const auto here = static_cast<Where>(offset);
-        for (int lane = 0; lane < count; ++lane) {
-          const bool beats = Beats(candidate[lane], best[lane]);
-          best[lane] = beats ? candidate[lane] : best[lane];
-          where[lane] = beats ? here : where[lane];
-        }
+  const int count = kCount > 0 ? kCount : channels;
+  Accumulator best[kLanes];
+  Where where[kLanes] = {};
+  LoadLanes(window, count, best);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = row == 0 ? 1 : 0; column < columns; ++column) {
+      const int64_t offset = (row * g.width + column) * g.channels;
+      const auto here = static_cast<Where>(offset);
+      Accumulator candidate[kLanes];
+      LoadLanes(window + offset, count, candidate);
+      for (int lane = 0; lane < count; ++lane) {
+        const bool beats = Beats(candidate[lane], best[lane]);
+        best[lane] = beats ? candidate[lane] : best[lane];
+        where[lane] = beats ? here : where[lane];
       }
     }
-    StoreLanes(best, count, output + channel);
-    const int64_t first = position + channel;
-    for (int lane = 0; lane < count; ++lane) {
-      argmax[channel + lane] = static_cast<Index>(first + lane + where[lane]);
-    }
+  }
+  StoreLanes(best, count, output);
+  for (int lane = 0; lane < count; ++lane) {
+    argmax[lane] = static_cast<Index>(position + lane + where[lane]);
+  }
+}
+
+template <typename T, typename Where, typename Index>
+inline void Pixel(const Geometry& g, const T* window, int64_t rows, int64_t columns,
+                  int64_t position, T* output, Index* argmax) {
+  int64_t channel = 0;
+  for (; channel + kLanes <= g.channels; channel += kLanes) {
+    PixelLanes<kLanes, T, Where>(g, window + channel, rows, columns, kLanes, position + channel,
+                                 output + channel, argmax + channel);
+  }
+  if (channel < g.channels) {
+    PixelLanes<0, T, Where>(g, window + channel, rows, columns,
+                            static_cast<int>(g.channels - channel), position + channel,
+                            output + channel, argmax + channel);
   }
 }
 

@@ -182,8 +182,8 @@ inline bool ForGroups(const Geometry& g, const Cells& cells, int64_t row, Fn&& f
   return true;
 }
 
-// Writes the cell's outputs; returns whether each mask lay in it. kCount: the number of lanes where it is
-// known to the compiler, else 0.
+// Writes the cell's outputs; returns whether each mask lay in it. kCount: the number of lanes where
+// it is known to the compiler, else 0.
 template <int kCount, typename Bits>
 inline bool ScatterLanes(const Geometry& g, const Group& group, const Bits* __restrict values,
                          const int32_t* __restrict relative, Bits* __restrict cell) {
@@ -231,10 +231,12 @@ inline bool GatherLanes(const Geometry& g, const Group& group, const Bits* __res
   return all != 0;
 }
 
-// Mask rows [begin, end) of all images together. Values are only moved, so Bits is an unsigned integer of
-// their size. Returns false at a mask outside its cell; the output is then to be written again.
+// Mask rows [begin, end) of all images together. Values are only moved, so Bits is an unsigned
+// integer of their size. Returns false at a mask outside its cell; the output is then to be written
+// again.
 template <typename Bits, typename Index>
-bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, int64_t begin, int64_t end,
+bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, int64_t begin,
+                 int64_t end,
                  const Bits* input,    // [batch, height, width, channels]
                  const Index* argmax,  // [batch, height, width, channels]
                  Bits* output) {       // [batch, out_height, out_width, channels]
@@ -247,7 +249,8 @@ bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, in
       if (!RelativeToCell(argmax + group.element, group.count, group.place - uncounted, relative)) {
         return false;
       }
-      const auto scatter = group.count == kLanes ? ScatterLanes<kLanes, Bits> : ScatterLanes<0, Bits>;
+      const auto scatter =
+          group.count == kLanes ? ScatterLanes<kLanes, Bits> : ScatterLanes<0, Bits>;
       return scatter(g, group, input + group.element, relative, output + group.place);
     });
     if (!in_cells) return false;
@@ -387,10 +390,11 @@ Status Unpool(const Params& params, const Geometry& g, const Context& context, c
   return UnpoolSorted<T, Index, int64_t>(params, g, context, input, argmax, output);
 }
 
-// Mask rows [begin, end) of all images together. Groups with a mask outside its cell, and all groups where
-// there are no cells, are read mask by mask.
+// Mask rows [begin, end) of all images together. Groups with a mask outside its cell, and all
+// groups where there are no cells, are read mask by mask.
 template <typename Bits, typename Index>
-void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int64_t begin, int64_t end,
+void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int64_t begin,
+                int64_t end,
                 const Bits* grad,     // [batch, out_height, out_width, channels]
                 const Index* argmax,  // [batch, height, width, channels]
                 Bits* grad_input,     // [batch, height, width, channels]
@@ -403,7 +407,8 @@ void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int
       int32_t relative[kLanes];
       if (cells.rows > 0 &&
           RelativeToCell(argmax + group.element, group.count, group.place - uncounted, relative)) {
-        const auto gather = group.count == kLanes ? GatherLanes<kLanes, Bits> : GatherLanes<0, Bits>;
+        const auto gather =
+            group.count == kLanes ? GatherLanes<kLanes, Bits> : GatherLanes<0, Bits>;
         if (gather(g, group, grad + group.place, relative, to)) return true;
       }
       for (int lane = 0; lane < group.count; ++lane) {

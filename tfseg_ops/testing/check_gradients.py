@@ -44,7 +44,7 @@ def check_gradients(
     A gradient of None counts as zeros and is compared like any other. NaN and Inf on either side
     fail. An input of no elements passes. An input of up to 200 elements is checked element by
     element. Of a larger one, 100 random elements are checked one by one, and all elements in 100
-    random groups, along a random direction in each. All that is random follows from `seed`. The
+    random groups, along a random direction in each. The
     inputs must be further than `1.5 * step` from kinks (ties of a maximum, borders of an image).
 
     Args:
@@ -57,7 +57,7 @@ def check_gradients(
         rtol: relative tolerance.
         atol: absolute tolerance.
         step: half the distance of the two points of a difference, in the units of the input.
-        seed: an int.
+        seed: of the weights `u` and `v` and of what is drawn for large inputs.
         names: of the inputs, for messages; by default the parameter names of `function`.
         differentiable: one bool for each input; False leaves it out of the check. None: all
             floating ones.

@@ -91,7 +91,8 @@ def _separated(count: int, kind: tf.DType) -> np.ndarray:
         levels = np.arange(first, min(first + count, kind.max + 1))
     elif kind.size == 2:
         every = np.arange(2**16, dtype=np.uint16).view(kind.as_numpy_dtype)
-        finite = every[np.isfinite(every)].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaNs are among them
+            finite = every[np.isfinite(every)].astype(np.float64)
         levels = np.unique(finite[finite % _GAP == 0])
     else:
         levels = np.arange(-(count // 2), count - count // 2) * _GAP

@@ -1,0 +1,28 @@
+"""The core on numpy arrays, without TensorFlow: cc/numpy."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+def level() -> str: ...
+def num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+def max_pool_with_argmax(
+    input: npt.ArrayLike,
+    ksize: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    output_dtype: npt.DTypeLike = "int64",
+    include_batch_in_index: bool = False,
+) -> tuple[np.ndarray, np.ndarray]: ...
+def max_unpool(
+    input: npt.ArrayLike,
+    argmax: npt.ArrayLike,
+    output_shape: Sequence[int],
+    include_batch_in_index: bool = False,
+    windows: Sequence[int] = (),
+) -> np.ndarray: ...
+def max_unpool_grad(
+    grad: npt.ArrayLike, argmax: npt.ArrayLike, include_batch_in_index: bool = False
+) -> np.ndarray: ...
