@@ -54,15 +54,18 @@ struct Half {
     const uint32_t subnormal =
         BitCast<uint32_t>(BitCast<float>(magnitude < 0x38800000u ? magnitude : 0u) + 0.5f) -
         0x3f000000u;
-    const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    // NaN keeps the top of its payload and turns quiet, as the hardware's conversions have it.
+    const uint32_t special =
+        magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : 0x7c00u;
     const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
     bits = static_cast<uint16_t>(((all >> 16) & 0x8000u) |
                                  (magnitude >= 0x47800000u ? special : finite));
   }
   TFSEG_HOST_DEVICE explicit operator float() const {
     const uint32_t magnitude = bits & 0x7fffu;
-    const uint32_t normal =
-        (magnitude << 13) + (112u << 23) + (magnitude >= 0x7c00u ? 112u << 23 : 0u);
+    const uint32_t normal = (magnitude << 13) + (112u << 23) +
+                            (magnitude >= 0x7c00u ? 112u << 23 : 0u) +
+                            (magnitude > 0x7c00u && magnitude < 0x7e00u ? 1u << 22 : 0u);
     const uint32_t subnormal =
         BitCast<uint32_t>(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f);
     return BitCast<float>(((bits & 0x8000u) << 16) | (magnitude < 0x400u ? subnormal : normal));

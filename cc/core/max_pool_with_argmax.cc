@@ -32,24 +32,35 @@ struct Geometry {
   int64_t pad_top, pad_left;
 };
 
-// The maxima of one output pixel in up to kLanes channels. Where is an integer as wide as a value,
-// so that value and position move in vectors of the same shape; it counts from the window's first
-// element. kCount: the number of channels where it is known to the compiler, else 0.
-template <int kCount, typename T, typename Where, typename Index>
-inline void PixelLanes(const Geometry& g, const T* window,  // its first element inside the input
-                       int64_t rows, int64_t columns, int channels, int64_t position, T* output,
-                       Index* argmax) {
+// The maxima in up to kLanes lanes. Where is an integer as wide as a value, so that value and
+// position move in vectors of the same shape; it counts from the window's first element. kCount:
+// the number of lanes where it is known to the compiler, else 0; kSpread: whether the lanes belong
+// to several pixels.
+template <int kCount, bool kSpread, typename T, typename Where, typename Index>
+inline void MaximaInLanes(const Geometry& g, const LaneLayout& layout, int lanes, int64_t rows,
+                          int64_t columns, int64_t position,
+                          const T* window,  // the first element inside the input
+                          T* output, Index* argmax) {
   using Accumulator = AccumulatorOf<T>;
-  const int count = kCount > 0 ? kCount : channels;
+  const int count = kCount > 0 ? kCount : lanes;
+  const auto load = [&](int64_t offset, Accumulator* to) {
+    if constexpr (kSpread) {
+      for (int lane = 0; lane < count; ++lane) {
+        to[lane] = static_cast<Accumulator>(window[offset + layout.offset[lane]]);
+      }
+    } else {
+      LoadLanes(window + offset, count, to);
+    }
+  };
   Accumulator best[kLanes];
   Where where[kLanes] = {};
-  LoadLanes(window, count, best);
+  load(0, best);
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t column = row == 0 ? 1 : 0; column < columns; ++column) {
       const int64_t offset = (row * g.width + column) * g.channels;
       const auto here = static_cast<Where>(offset);
       Accumulator candidate[kLanes];
-      LoadLanes(window + offset, count, candidate);
+      load(offset, candidate);
       for (int lane = 0; lane < count; ++lane) {
         const bool beats = Beats(candidate[lane], best[lane]);
         best[lane] = beats ? candidate[lane] : best[lane];
@@ -59,22 +70,8 @@ inline void PixelLanes(const Geometry& g, const T* window,  // its first element
   }
   StoreLanes(best, count, output);
   for (int lane = 0; lane < count; ++lane) {
-    argmax[lane] = static_cast<Index>(position + lane + where[lane]);
-  }
-}
-
-template <typename T, typename Where, typename Index>
-inline void Pixel(const Geometry& g, const T* window, int64_t rows, int64_t columns,
-                  int64_t position, T* output, Index* argmax) {
-  int64_t channel = 0;
-  for (; channel + kLanes <= g.channels; channel += kLanes) {
-    PixelLanes<kLanes, T, Where>(g, window + channel, rows, columns, kLanes, position + channel,
-                                 output + channel, argmax + channel);
-  }
-  if (channel < g.channels) {
-    PixelLanes<0, T, Where>(g, window + channel, rows, columns,
-                            static_cast<int>(g.channels - channel), position + channel,
-                            output + channel, argmax + channel);
+    argmax[lane] =
+        static_cast<Index>(position + (kSpread ? layout.offset[lane] : lane) + where[lane]);
   }
 }
 
@@ -85,20 +82,38 @@ void Rows(const Params& params, const Geometry& g, int64_t begin, int64_t end,
           T* output,        // [batch, out_height, out_width, channels]
           Index* argmax) {  // [batch, out_height, out_width, channels]
   const int64_t image = g.height * g.width * g.channels;
+  const LaneLayout layout(g.channels, params.strides[1] * g.channels);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.out_height;
     const int64_t y = (row % g.out_height) * params.strides[0] - g.pad_top;
     const int64_t top = std::max<int64_t>(y, 0);
-    const int64_t bottom = std::min(y + params.ksize[0], g.height);
-    for (int64_t j = 0; j < g.out_width; ++j) {
+    const int64_t rows = std::min(y + params.ksize[0], g.height) - top;
+    for (int64_t j = 0; j < g.out_width;) {
       const int64_t x = j * params.strides[1] - g.pad_left;
       const int64_t left = std::max<int64_t>(x, 0);
-      const int64_t right = std::min(x + params.ksize[1], g.width);
+      const int64_t columns = std::min(x + params.ksize[1], g.width) - left;
       const int64_t inside = (top * g.width + left) * g.channels;
+      const int64_t position = inside + (params.include_batch_in_index ? b * image : 0);
+      const T* window = input + b * image + inside;
       const int64_t out = (row * g.out_width + j) * g.channels;
-      Pixel<T, Where>(g, input + b * image + inside, bottom - top, right - left,
-                      inside + (params.include_batch_in_index ? b * image : 0), output + out,
-                      argmax + out);
+      // Several pixels at once only where no window is cut by the border.
+      const int64_t last = j + layout.pixels - 1;
+      if (layout.pixels > 1 && last < g.out_width && x >= 0 &&
+          last * params.strides[1] - g.pad_left + params.ksize[1] <= g.width) {
+        MaximaInLanes<0, true, T, Where>(g, layout, layout.pixels * static_cast<int>(g.channels),
+                                         rows, columns, position, window, output + out,
+                                         argmax + out);
+        j += layout.pixels;
+        continue;
+      }
+      for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
+        const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
+        const auto maxima = lanes == kLanes ? MaximaInLanes<kLanes, false, T, Where, Index>
+                                            : MaximaInLanes<0, false, T, Where, Index>;
+        maxima(g, layout, lanes, rows, columns, position + channel, window + channel,
+               output + out + channel, argmax + out + channel);
+      }
+      ++j;
     }
   }
 }

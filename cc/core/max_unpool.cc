@@ -129,16 +129,56 @@ Cells GuessCells(const Params& params, const Geometry& g, const Index* argmax) {
   return checked_by_cells ? cells : none;
 }
 
-// Where the masks of up to kLanes channels stand in their cell: relative[lane] is the distance from
-// the cell's first pixel to the mask's. Returns false when a distance does not fit.
-template <typename Index>
-inline bool RelativeToCell(const Index* argmax, int count, int64_t origin, int32_t* relative) {
+// The cells of one mask pixel in up to kLanes of its channels, or of several whole pixels.
+struct Group {
+  int64_t element;        // the first mask
+  int64_t place;          // of the first lane in the first pixel of its cell, in the whole output
+  int64_t rows, columns;  // of a cell, as far as it lies inside the output
+  int lanes;
+  bool spread;  // several pixels
+};
+
+// Calls fn(group) for mask row `row` of all images together, until one returns false.
+template <typename Fn>
+inline bool ForGroups(const Geometry& g, const Cells& cells, const LaneLayout& layout, int64_t row,
+                      Fn&& fn) {
+  const int64_t b = row / g.height;
+  const int64_t top = row % g.height * cells.rows;
+  const int64_t rows = std::min(cells.rows, g.out_height - top);
+  for (int64_t j = 0; j < g.width;) {
+    const int64_t left = j * cells.columns;
+    const int64_t element = (row * g.width + j) * g.channels;
+    const int64_t place = ((b * g.out_height + top) * g.out_width + left) * g.channels;
+    if (layout.pixels > 1 && j + layout.pixels <= g.width &&
+        left + layout.pixels * cells.columns <= g.out_width) {
+      const int lanes = layout.pixels * static_cast<int>(g.channels);
+      if (!fn(Group{element, place, rows, cells.columns, lanes, true})) return false;
+      j += layout.pixels;
+      continue;
+    }
+    const int64_t columns = std::min(cells.columns, g.out_width - left);
+    for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
+      const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
+      if (!fn(Group{element + channel, place + channel, rows, columns, lanes, false})) return false;
+    }
+    ++j;
+  }
+  return true;
+}
+
+// Where the masks of a group stand in their cells: relative[lane] is the distance from the cell's
+// first pixel to the mask's. `origin` is the position of the first lane in its cell's first pixel.
+// Returns false when a distance does not fit.
+template <bool kSpread, typename Index>
+inline bool RelativeToCell(const LaneLayout& layout, const Index* argmax, int count, int64_t origin,
+                           int32_t* relative) {
+  const auto offset_of = [&](int lane) { return kSpread ? layout.offset[lane] : lane; };
   if constexpr (std::is_same_v<Index, int32_t>) {
     // Positions fit into 32 bits here (GuessCells), so an illegal mask cannot wrap to a legal one.
     const auto first = static_cast<uint32_t>(origin);
     for (int lane = 0; lane < count; ++lane) {
       relative[lane] = static_cast<int32_t>(static_cast<uint32_t>(argmax[lane]) - first -
-                                            static_cast<uint32_t>(lane));
+                                            static_cast<uint32_t>(offset_of(lane)));
     }
     return true;
   } else {
@@ -146,7 +186,7 @@ inline bool RelativeToCell(const Index* argmax, int count, int64_t origin, int32
     uint64_t high = 0;
     for (int lane = 0; lane < count; ++lane) {
       const uint64_t distance =
-          static_cast<uint64_t>(argmax[lane]) - first - static_cast<uint64_t>(lane);
+          static_cast<uint64_t>(argmax[lane]) - first - static_cast<uint64_t>(offset_of(lane));
       high |= distance;
       relative[lane] = static_cast<int32_t>(distance);
     }
@@ -154,81 +194,51 @@ inline bool RelativeToCell(const Index* argmax, int count, int64_t origin, int32
   }
 }
 
-// The cell of one mask pixel, and up to kLanes of its channels.
-struct Group {
-  int64_t element;        // the first mask
-  int64_t place;          // of the cell's first pixel and the first channel, in the whole output
-  int64_t rows, columns;  // those of the cell that lie inside the output
-  int count;              // channels
-};
+enum class Direction { kScatter, kGather };
 
-// Calls fn(group) for the groups of mask row `row` of all images together, until one returns false.
-template <typename Fn>
-inline bool ForGroups(const Geometry& g, const Cells& cells, int64_t row, Fn&& fn) {
-  const int64_t b = row / g.height;
-  const int64_t top = row % g.height * cells.rows;
-  for (int64_t j = 0; j < g.width; ++j) {
-    const int64_t left = j * cells.columns;
-    const int64_t element = (row * g.width + j) * g.channels;
-    const int64_t place = ((b * g.out_height + top) * g.out_width + left) * g.channels;
-    for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
-      const Group group{element + channel, place + channel,
-                        std::min(cells.rows, g.out_height - top),
-                        std::min(cells.columns, g.out_width - left),
-                        static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel))};
-      if (!fn(group)) return false;
-    }
-  }
-  return true;
-}
-
-// Writes the cell's outputs; returns whether each mask lay in it. kCount: the number of lanes where
-// it is known to the compiler, else 0.
-template <int kCount, typename Bits>
-inline bool ScatterLanes(const Geometry& g, const Group& group, const Bits* __restrict values,
-                         const int32_t* __restrict relative, Bits* __restrict cell) {
-  const int count = kCount > 0 ? kCount : group.count;
-  Bits matched[kLanes] = {};
-  for (int64_t dy = 0; dy < group.rows; ++dy) {
-    for (int64_t dx = 0; dx < group.columns; ++dx) {
-      const int64_t offset = (dy * g.out_width + dx) * g.channels;
-      const auto here = static_cast<int32_t>(offset);
-      Bits* __restrict to = cell + offset;
-      for (int lane = 0; lane < count; ++lane) {
-        const Bits hit = relative[lane] == here ? static_cast<Bits>(~Bits{0}) : Bits{0};
-        to[lane] = values[lane] & hit;
-        matched[lane] |= hit;
-      }
-    }
-  }
-  Bits all = static_cast<Bits>(~Bits{0});
-  for (int lane = 0; lane < count; ++lane) all &= matched[lane];
-  return all != 0;
-}
-
-// Reads the cell's outputs where the masks stand; returns whether each mask lay in it.
-template <int kCount, typename Bits>
-inline bool GatherLanes(const Geometry& g, const Group& group, const Bits* __restrict cell,
-                        const int32_t* __restrict relative, Bits* __restrict values) {
-  const int count = kCount > 0 ? kCount : group.count;
+// Moves the lanes of a group between `values` (beside the masks) and `cell` (the output at
+// group.place): scattering writes each pixel of the cells, zeros where no mask points; gathering
+// reads it where a mask points. Returns whether each mask lay in its own cell. kCount: the number
+// of lanes where it is known to the compiler, else 0.
+template <Direction kDirection, int kCount, bool kSpread, typename Bits, typename Index>
+inline bool MoveLanes(const Geometry& g, const LaneLayout& layout, const Group& group,
+                      int64_t origin, const Index* argmax, const Bits* __restrict from,
+                      Bits* __restrict to) {
+  constexpr Bits kOnes = static_cast<Bits>(~Bits{0});
+  const int count = kCount > 0 ? kCount : group.lanes;
+  int32_t relative[kLanes];
+  if (!RelativeToCell<kSpread>(layout, argmax, count, origin, relative)) return false;
   Bits picked[kLanes] = {};
   Bits matched[kLanes] = {};
   for (int64_t dy = 0; dy < group.rows; ++dy) {
     for (int64_t dx = 0; dx < group.columns; ++dx) {
       const int64_t offset = (dy * g.out_width + dx) * g.channels;
       const auto here = static_cast<int32_t>(offset);
-      const Bits* __restrict from = cell + offset;
       for (int lane = 0; lane < count; ++lane) {
-        const Bits hit = relative[lane] == here ? static_cast<Bits>(~Bits{0}) : Bits{0};
-        picked[lane] |= from[lane] & hit;
+        const Bits hit = relative[lane] == here ? kOnes : Bits{0};
+        const int64_t place = offset + (kSpread ? layout.offset[lane] : lane);
         matched[lane] |= hit;
+        if constexpr (kDirection == Direction::kScatter) {
+          to[place] = from[lane] & hit;
+        } else {
+          picked[lane] |= from[place] & hit;
+        }
       }
     }
   }
-  Bits all = static_cast<Bits>(~Bits{0});
+  if constexpr (kDirection == Direction::kGather) memcpy(to, picked, sizeof(Bits) * count);
+  Bits all = kOnes;
   for (int lane = 0; lane < count; ++lane) all &= matched[lane];
-  memcpy(values, picked, sizeof(Bits) * count);
   return all != 0;
+}
+
+template <Direction kDirection, typename Bits, typename Index>
+inline bool Move(const Geometry& g, const LaneLayout& layout, const Group& group, int64_t origin,
+                 const Index* argmax, const Bits* from, Bits* to) {
+  const auto move = group.spread            ? MoveLanes<kDirection, 0, true, Bits, Index>
+                    : group.lanes == kLanes ? MoveLanes<kDirection, kLanes, false, Bits, Index>
+                                            : MoveLanes<kDirection, 0, false, Bits, Index>;
+  return move(g, layout, group, origin, argmax, from, to);
 }
 
 // Mask rows [begin, end) of all images together. Values are only moved, so Bits is an unsigned
@@ -241,17 +251,14 @@ bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, in
                  const Index* argmax,  // [batch, height, width, channels]
                  Bits* output) {       // [batch, out_height, out_width, channels]
   const int64_t out_row = g.out_width * g.channels;
+  const LaneLayout layout(g.channels, cells.columns * g.channels);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.height;
     const int64_t uncounted = params.include_batch_in_index ? 0 : b * g.out_per_image();
-    const bool in_cells = ForGroups(g, cells, row, [&](const Group& group) {
-      int32_t relative[kLanes];
-      if (!RelativeToCell(argmax + group.element, group.count, group.place - uncounted, relative)) {
-        return false;
-      }
-      const auto scatter =
-          group.count == kLanes ? ScatterLanes<kLanes, Bits> : ScatterLanes<0, Bits>;
-      return scatter(g, group, input + group.element, relative, output + group.place);
+    const bool in_cells = ForGroups(g, cells, layout, row, [&](const Group& group) {
+      return Move<Direction::kScatter>(g, layout, group, group.place - uncounted,
+                                       argmax + group.element, input + group.element,
+                                       output + group.place);
     });
     if (!in_cells) return false;
     // Columns and rows that no cell reaches.
@@ -399,23 +406,21 @@ void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int
                 const Index* argmax,  // [batch, height, width, channels]
                 Bits* grad_input,     // [batch, height, width, channels]
                 FirstError* error) {
+  const LaneLayout layout(g.channels, cells.columns * g.channels);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.height;
     const int64_t uncounted = params.include_batch_in_index ? 0 : b * g.out_per_image();
-    ForGroups(g, cells, row, [&](const Group& group) {
+    ForGroups(g, cells, layout, row, [&](const Group& group) {
+      const Index* masks = argmax + group.element;
       Bits* to = grad_input + group.element;
-      int32_t relative[kLanes];
-      if (cells.rows > 0 &&
-          RelativeToCell(argmax + group.element, group.count, group.place - uncounted, relative)) {
-        const auto gather =
-            group.count == kLanes ? GatherLanes<kLanes, Bits> : GatherLanes<0, Bits>;
-        if (gather(g, group, grad + group.place, relative, to)) return true;
+      if (cells.rows > 0 && Move<Direction::kGather>(g, layout, group, group.place - uncounted,
+                                                     masks, grad + group.place, to)) {
+        return true;
       }
-      for (int lane = 0; lane < group.count; ++lane) {
-        const int64_t element = group.element + lane;
-        const int64_t place = Place(params, g, b, element, argmax[element]);
+      for (int lane = 0; lane < group.lanes; ++lane) {
+        const int64_t place = Place(params, g, b, group.element + lane, masks[lane]);
         if (place < 0) {
-          error->Note(element);
+          error->Note(group.element + lane);
           return false;
         }
         to[lane] = grad[place];

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -21,6 +22,26 @@ namespace tfseg::core {
 TFSEG_API const char* Level();
 
 inline constexpr int kLanes = 64;
+
+// Which elements of an image a group of lanes takes: channels of one pixel, or, where channels are
+// few, all channels of several pixels that stand `step` elements apart. Without the second, a loop
+// over the three channels of a photograph would spend its time on starting.
+struct LaneLayout {
+  int pixels;              // of a group; 1: lanes are neighbours
+  int32_t offset[kLanes];  // of each lane from the first
+
+  LaneLayout(int64_t channels, int64_t step) : pixels(1) {
+    constexpr int64_t kFewChannels = 16;
+    constexpr int64_t kMaxStep = std::numeric_limits<int32_t>::max() / kLanes;
+    if (channels > 0 && channels < kFewChannels && step <= kMaxStep) {
+      pixels = kLanes / static_cast<int>(channels);
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      offset[lane] =
+          pixels == 1 ? lane : static_cast<int32_t>(lane / channels * step + lane % channels);
+    }
+  }
+};
 
 template <typename T>
 inline void LoadLanes(const T* from, int count, AccumulatorOf<T>* to) {
