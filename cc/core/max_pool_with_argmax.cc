@@ -32,31 +32,36 @@ struct Geometry {
   int64_t pad_top, pad_left;
 };
 
-// The maxima in up to kLanes lanes. Where is an integer as wide as a value, so that value and
-// position move in vectors of the same shape; it counts from the window's first element. kCount:
-// the number of lanes where it is known to the compiler, else 0; kSpread: whether the lanes belong
-// to several pixels.
-template <int kCount, bool kSpread, typename T, typename Where, typename Index>
-inline void MaximaInLanes(const Geometry& g, const LaneLayout& layout, int lanes, int64_t rows,
-                          int64_t columns, int64_t position,
-                          const T* window,  // the first element inside the input
+// A window's rows and columns inside the input, and where its first element stands.
+struct Window {
+  int64_t rows, columns;
+  int64_t position;
+};
+
+// The maxima in up to kLanes lanes, one by one. Where is an integer as wide as a value, so that
+// value and position move in vectors of the same shape; it counts from the window's first element.
+// kSpread: whether the lanes belong to several pixels.
+template <bool kSpread, typename T, typename Where, typename Index>
+inline void MaximaInLanes(const Geometry& g, const LaneLayout& layout, int count,
+                          const Window& window,
+                          const T* input,  // the window's first element
                           T* output, Index* argmax) {
   using Accumulator = AccumulatorOf<T>;
-  const int count = kCount > 0 ? kCount : lanes;
   const auto load = [&](int64_t offset, Accumulator* to) {
     if constexpr (kSpread) {
       for (int lane = 0; lane < count; ++lane) {
-        to[lane] = static_cast<Accumulator>(window[offset + layout.offset[lane]]);
+        to[lane] = static_cast<Accumulator>(input[offset + layout.offset[lane]]);
       }
     } else {
-      LoadLanes(window + offset, count, to);
+      LoadLanes(input + offset, count, to);
     }
   };
   Accumulator best[kLanes];
-  Where where[kLanes] = {};
+  Where where[kLanes];
   load(0, best);
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t column = row == 0 ? 1 : 0; column < columns; ++column) {
+  for (int lane = 0; lane < count; ++lane) where[lane] = 0;
+  for (int64_t row = 0; row < window.rows; ++row) {
+    for (int64_t column = row == 0 ? 1 : 0; column < window.columns; ++column) {
       const int64_t offset = (row * g.width + column) * g.channels;
       const auto here = static_cast<Where>(offset);
       Accumulator candidate[kLanes];
@@ -71,7 +76,87 @@ inline void MaximaInLanes(const Geometry& g, const LaneLayout& layout, int lanes
   StoreLanes(best, count, output);
   for (int lane = 0; lane < count; ++lane) {
     argmax[lane] =
-        static_cast<Index>(position + (kSpread ? layout.offset[lane] : lane) + where[lane]);
+        static_cast<Index>(window.position + (kSpread ? layout.offset[lane] : lane) + where[lane]);
+  }
+}
+
+// The same for kVectors registers of neighbouring lanes.
+template <int kVectors, typename T, typename Where, typename Index>
+inline void MaximaInVectors(const Geometry& g, const Window& window, const T* input, T* output,
+                            Index* argmax) {
+  using Accumulator = AccumulatorOf<T>;
+  static_assert(sizeof(Accumulator) == sizeof(Where), "value and position share a mask");
+  constexpr int kWidth = VectorOf<Accumulator>::kWidth;
+  constexpr int kCount = kVectors * kWidth;
+  [[maybe_unused]] Accumulator lanes[kCount];
+  const auto load = [&](int64_t offset, Vector<Accumulator>* to) {
+    if constexpr (std::is_same_v<T, Accumulator>) {
+      for (int k = 0; k < kVectors; ++k) to[k] = LoadVector(input + offset + k * kWidth);
+    } else {
+      LoadLanes(input + offset, kCount, lanes);
+      for (int k = 0; k < kVectors; ++k) to[k] = LoadVector(lanes + k * kWidth);
+    }
+  };
+  Vector<Accumulator> best[kVectors];
+  Vector<Where> where[kVectors];
+  load(0, best);
+  for (int k = 0; k < kVectors; ++k) where[k] = Vector<Where>{};
+  for (int64_t row = 0; row < window.rows; ++row) {
+    for (int64_t column = row == 0 ? 1 : 0; column < window.columns; ++column) {
+      const int64_t offset = (row * g.width + column) * g.channels;
+      const Vector<Where> here = Vector<Where>{} + static_cast<Where>(offset);
+      Vector<Accumulator> candidate[kVectors];
+      load(offset, candidate);
+      for (int k = 0; k < kVectors; ++k) {
+        const auto beats = Beats(candidate[k], best[k]);
+        best[k] = beats ? candidate[k] : best[k];
+        where[k] = beats ? here : where[k];
+      }
+    }
+  }
+  Where offsets[kCount];
+  for (int k = 0; k < kVectors; ++k) {
+    StoreVector<Where>(where[k], offsets + k * kWidth);
+    if constexpr (std::is_same_v<T, Accumulator>) {
+      StoreVector<T>(best[k], output + k * kWidth);
+    } else {
+      StoreVector<Accumulator>(best[k], lanes + k * kWidth);
+    }
+  }
+  if constexpr (!std::is_same_v<T, Accumulator>) StoreLanes(lanes, kCount, output);
+  for (int lane = 0; lane < kCount; ++lane) {
+    argmax[lane] = static_cast<Index>(window.position + lane + offsets[lane]);
+  }
+}
+
+// The maxima of one output pixel, from `channel` on, in as many groups of kVectors registers as
+// there are.
+template <int kVectors, typename T, typename Where, typename Index>
+inline int64_t MaximaFrom(int64_t channel, const Geometry& g, const Window& window, const T* input,
+                          T* output, Index* argmax) {
+  constexpr int kCount = kVectors * VectorOf<AccumulatorOf<T>>::kWidth;
+  for (; channel + kCount <= g.channels; channel += kCount) {
+    MaximaInVectors<kVectors, T, Where>(g, {window.rows, window.columns, window.position + channel},
+                                        input + channel, output + channel, argmax + channel);
+  }
+  return channel;
+}
+
+template <typename T, typename Where, typename Index>
+inline void Maxima(const Geometry& g, const LaneLayout& layout, const Window& window,
+                   const T* input, T* output, Index* argmax) {
+  int64_t channel = 0;
+  if constexpr (sizeof(Where) == sizeof(AccumulatorOf<T>)) {
+    channel = MaximaFrom<4, T, Where>(channel, g, window, input, output, argmax);
+    channel = MaximaFrom<2, T, Where>(channel, g, window, input, output, argmax);
+    channel = MaximaFrom<1, T, Where>(channel, g, window, input, output, argmax);
+  }
+  while (channel < g.channels) {
+    const auto count = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
+    MaximaInLanes<false, T, Where>(g, layout, count,
+                                   {window.rows, window.columns, window.position + channel},
+                                   input + channel, output + channel, argmax + channel);
+    channel += count;
   }
 }
 
@@ -93,27 +178,20 @@ void Rows(const Params& params, const Geometry& g, int64_t begin, int64_t end,
       const int64_t left = std::max<int64_t>(x, 0);
       const int64_t columns = std::min(x + params.ksize[1], g.width) - left;
       const int64_t inside = (top * g.width + left) * g.channels;
-      const int64_t position = inside + (params.include_batch_in_index ? b * image : 0);
-      const T* window = input + b * image + inside;
+      const Window window{rows, columns, inside + (params.include_batch_in_index ? b * image : 0)};
+      const T* first = input + b * image + inside;
       const int64_t out = (row * g.out_width + j) * g.channels;
       // Several pixels at once only where no window is cut by the border.
       const int64_t last = j + layout.pixels - 1;
       if (layout.pixels > 1 && last < g.out_width && x >= 0 &&
           last * params.strides[1] - g.pad_left + params.ksize[1] <= g.width) {
-        MaximaInLanes<0, true, T, Where>(g, layout, layout.pixels * static_cast<int>(g.channels),
-                                         rows, columns, position, window, output + out,
-                                         argmax + out);
+        MaximaInLanes<true, T, Where>(g, layout, layout.pixels * static_cast<int>(g.channels),
+                                      window, first, output + out, argmax + out);
         j += layout.pixels;
-        continue;
+      } else {
+        Maxima<T, Where>(g, layout, window, first, output + out, argmax + out);
+        ++j;
       }
-      for (int64_t channel = 0; channel < g.channels; channel += kLanes) {
-        const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
-        const auto maxima = lanes == kLanes ? MaximaInLanes<kLanes, false, T, Where, Index>
-                                            : MaximaInLanes<0, false, T, Where, Index>;
-        maxima(g, layout, lanes, rows, columns, position + channel, window + channel,
-               output + out + channel, argmax + out + channel);
-      }
-      ++j;
     }
   }
 }

@@ -28,10 +28,10 @@ struct Params {
 };
 
 // Whether a candidate takes the place of the best value so far. The first of equal values stays;
-// the first NaN beats every number and stays.
+// the first NaN beats every number and stays. T may be a vector; the result is then a mask.
 template <typename T>
-TFSEG_HOST_DEVICE inline bool Beats(T candidate, T best) {
-  return !(candidate <= best) & (best == best);
+TFSEG_HOST_DEVICE inline auto Beats(const T& candidate, const T& best) {
+  return (!(candidate <= best)) & (best == best);
 }
 
 // Where a window begins along one axis: `padding` elements before the first row or column.

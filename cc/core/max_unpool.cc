@@ -196,49 +196,108 @@ inline bool RelativeToCell(const LaneLayout& layout, const Index* argmax, int co
 
 enum class Direction { kScatter, kGather };
 
-// Moves the lanes of a group between `values` (beside the masks) and `cell` (the output at
-// group.place): scattering writes each pixel of the cells, zeros where no mask points; gathering
-// reads it where a mask points. Returns whether each mask lay in its own cell. kCount: the number
-// of lanes where it is known to the compiler, else 0.
-template <Direction kDirection, int kCount, bool kSpread, typename Bits, typename Index>
-inline bool MoveLanes(const Geometry& g, const LaneLayout& layout, const Group& group,
-                      int64_t origin, const Index* argmax, const Bits* __restrict from,
-                      Bits* __restrict to) {
-  constexpr Bits kOnes = static_cast<Bits>(~Bits{0});
-  const int count = kCount > 0 ? kCount : group.lanes;
-  int32_t relative[kLanes];
-  if (!RelativeToCell<kSpread>(layout, argmax, count, origin, relative)) return false;
-  Bits picked[kLanes] = {};
-  Bits matched[kLanes] = {};
-  for (int64_t dy = 0; dy < group.rows; ++dy) {
-    for (int64_t dx = 0; dx < group.columns; ++dx) {
-      const int64_t offset = (dy * g.out_width + dx) * g.channels;
-      const auto here = static_cast<int32_t>(offset);
-      for (int lane = 0; lane < count; ++lane) {
-        const Bits hit = relative[lane] == here ? kOnes : Bits{0};
-        const int64_t place = offset + (kSpread ? layout.offset[lane] : lane);
-        matched[lane] |= hit;
+// What one move of lanes needs to know: `values` stand beside the masks, `cell` is the output at
+// the group's place. Scattering writes each pixel of the cells, zeros where no mask points;
+// gathering reads it where a mask points.
+template <typename Bits>
+struct Lanes {
+  const Geometry& g;
+  const LaneLayout& layout;
+  const Group& group;
+  const int32_t* relative;
+  const Bits* from;
+  Bits* to;
+};
+
+// Moves the neighbouring lanes [first, first + kVectors registers); returns whether each of their
+// masks lay in its own cell.
+template <Direction kDirection, int kVectors, typename Bits>
+inline bool MoveVectors(const Lanes<Bits>& lanes, int first) {
+  constexpr int kWidth = VectorOf<Bits>::kWidth;
+  Vector<Bits> values[kVectors];
+  Vector<Bits> matched[kVectors];
+  for (int k = 0; k < kVectors; ++k) {
+    matched[k] = Vector<Bits>{};
+    values[k] = kDirection == Direction::kScatter ? LoadVector(lanes.from + first + k * kWidth)
+                                                  : Vector<Bits>{};
+  }
+  for (int64_t dy = 0; dy < lanes.group.rows; ++dy) {
+    for (int64_t dx = 0; dx < lanes.group.columns; ++dx) {
+      const int64_t offset = (dy * lanes.g.out_width + dx) * lanes.g.channels;
+      for (int k = 0; k < kVectors; ++k) {
+        const int lane = first + k * kWidth;
+        const auto hit = EqualMask<Bits>(lanes.relative + lane, static_cast<int32_t>(offset));
+        matched[k] |= hit;
         if constexpr (kDirection == Direction::kScatter) {
-          to[place] = from[lane] & hit;
+          StoreVector<Bits>(values[k] & hit, lanes.to + offset + lane);
         } else {
-          picked[lane] |= from[place] & hit;
+          values[k] |= LoadVector(lanes.from + offset + lane) & hit;
         }
       }
     }
   }
-  if constexpr (kDirection == Direction::kGather) memcpy(to, picked, sizeof(Bits) * count);
+  for (int k = 0; k < kVectors; ++k) {
+    if constexpr (kDirection == Direction::kGather) {
+      StoreVector<Bits>(values[k], lanes.to + first + k * kWidth);
+    }
+    matched[0] &= matched[k];
+  }
+  return AllSet<Bits>(matched[0]);
+}
+
+// The same for any lanes [first, count), one by one.
+template <Direction kDirection, bool kSpread, typename Bits>
+inline bool MoveSingly(const Lanes<Bits>& lanes, int first, int count) {
+  constexpr Bits kOnes = static_cast<Bits>(~Bits{0});
+  Bits values[kLanes];
+  Bits matched[kLanes];
+  for (int lane = first; lane < count; ++lane) values[lane] = matched[lane] = 0;
+  for (int64_t dy = 0; dy < lanes.group.rows; ++dy) {
+    for (int64_t dx = 0; dx < lanes.group.columns; ++dx) {
+      const int64_t offset = (dy * lanes.g.out_width + dx) * lanes.g.channels;
+      const auto here = static_cast<int32_t>(offset);
+      for (int lane = first; lane < count; ++lane) {
+        const Bits hit = lanes.relative[lane] == here ? kOnes : Bits{0};
+        const int64_t place = offset + (kSpread ? lanes.layout.offset[lane] : lane);
+        matched[lane] |= hit;
+        if constexpr (kDirection == Direction::kScatter) {
+          lanes.to[place] = lanes.from[lane] & hit;
+        } else {
+          values[lane] |= lanes.from[place] & hit;
+        }
+      }
+    }
+  }
   Bits all = kOnes;
-  for (int lane = 0; lane < count; ++lane) all &= matched[lane];
+  for (int lane = first; lane < count; ++lane) {
+    if constexpr (kDirection == Direction::kGather) lanes.to[lane] = values[lane];
+    all &= matched[lane];
+  }
   return all != 0;
 }
 
+// Moves a group. `origin` is the position of its first lane in the cell's first pixel. Returns
+// whether each mask lay in its own cell.
 template <Direction kDirection, typename Bits, typename Index>
 inline bool Move(const Geometry& g, const LaneLayout& layout, const Group& group, int64_t origin,
                  const Index* argmax, const Bits* from, Bits* to) {
-  const auto move = group.spread            ? MoveLanes<kDirection, 0, true, Bits, Index>
-                    : group.lanes == kLanes ? MoveLanes<kDirection, kLanes, false, Bits, Index>
-                                            : MoveLanes<kDirection, 0, false, Bits, Index>;
-  return move(g, layout, group, origin, argmax, from, to);
+  int32_t relative[kLanes];
+  const Lanes<Bits> lanes{g, layout, group, relative, from, to};
+  if (group.spread) {
+    return RelativeToCell<true>(layout, argmax, group.lanes, origin, relative) &&
+           MoveSingly<kDirection, true>(lanes, 0, group.lanes);
+  }
+  if (!RelativeToCell<false>(layout, argmax, group.lanes, origin, relative)) return false;
+  // Two registers at a time are a cache line of the widest vectors.
+  constexpr int kWidth = VectorOf<Bits>::kWidth;
+  int lane = 0;
+  for (; lane + 2 * kWidth <= group.lanes; lane += 2 * kWidth) {
+    if (!MoveVectors<kDirection, 2>(lanes, lane)) return false;
+  }
+  for (; lane + kWidth <= group.lanes; lane += kWidth) {
+    if (!MoveVectors<kDirection, 1>(lanes, lane)) return false;
+  }
+  return lane == group.lanes || MoveSingly<kDirection, false>(lanes, lane, group.lanes);
 }
 
 // Mask rows [begin, end) of all images together. Values are only moved, so Bits is an unsigned

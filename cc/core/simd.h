@@ -43,6 +43,82 @@ struct LaneLayout {
   }
 };
 
+#if defined(__AVX2__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+
+// A register full of T. The compiler gives it the arithmetic, comparisons (all ones or zero in each
+// lane) and selection (mask ? a : b) of numbers. Loops that keep several values across an inner
+// loop are written with it: left to itself, the compiler keeps them in memory.
+template <typename T>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kVectorBytes)));
+  static constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
+};
+template <typename T>
+using Vector = typename VectorOf<T>::type;
+
+template <typename T>
+inline Vector<T> LoadVector(const T* from) {
+  Vector<T> vector;
+  memcpy(&vector, from, sizeof(vector));
+  return vector;
+}
+
+template <typename T>
+inline void StoreVector(const Vector<T>& vector, T* to) {
+  memcpy(to, &vector, sizeof(vector));
+}
+
+// All ones in the lanes of Bits (an unsigned integer) in which numbers[lane] == number.
+template <typename Bits>
+inline Vector<Bits> EqualMask(const int32_t* numbers, int32_t number) {
+  if constexpr (sizeof(Bits) == 4) {
+    return reinterpret_cast<Vector<Bits>>(LoadVector(numbers) == number);
+#if defined(__AVX2__)
+  } else if constexpr (sizeof(Bits) == 2) {
+    const auto low = reinterpret_cast<__m256i>(LoadVector(numbers) == number);
+    const auto high = reinterpret_cast<__m256i>(LoadVector(numbers + 8) == number);
+    return reinterpret_cast<Vector<Bits>>(
+        _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8));
+  } else {
+    const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(numbers));
+    return reinterpret_cast<Vector<Bits>>(
+        _mm256_cvtepi32_epi64(_mm_cmpeq_epi32(four, _mm_set1_epi32(number))));
+  }
+#elif defined(__SSE2__)
+  } else if constexpr (sizeof(Bits) == 2) {
+    const auto low = reinterpret_cast<__m128i>(LoadVector(numbers) == number);
+    const auto high = reinterpret_cast<__m128i>(LoadVector(numbers + 4) == number);
+    return reinterpret_cast<Vector<Bits>>(_mm_packs_epi32(low, high));
+  } else {
+    const __m128i two = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(numbers));
+    const __m128i mask = _mm_cmpeq_epi32(two, _mm_set1_epi32(number));
+    return reinterpret_cast<Vector<Bits>>(_mm_unpacklo_epi32(mask, mask));
+  }
+#else
+  } else {
+    Vector<Bits> mask;
+    for (int lane = 0; lane < VectorOf<Bits>::kWidth; ++lane) {
+      mask[lane] = numbers[lane] == number ? static_cast<Bits>(~Bits{0}) : Bits{0};
+    }
+    return mask;
+  }
+#endif
+}
+
+// Whether each bit of each lane is set.
+template <typename T>
+inline bool AllSet(const Vector<T>& vector) {
+  uint64_t words[kVectorBytes / 8];
+  memcpy(words, &vector, sizeof(words));
+  uint64_t all = ~uint64_t{0};
+  for (const uint64_t word : words) all &= word;
+  return all == ~uint64_t{0};
+}
+
 template <typename T>
 inline void LoadLanes(const T* from, int count, AccumulatorOf<T>* to) {
   if constexpr (std::is_same_v<T, AccumulatorOf<T>>) {
