@@ -26,6 +26,11 @@
 #define TFSEG_INDEX_DTYPES(X) \
   X(kInt32, int32_t, "int32") \
   X(kInt64, int64_t, "int64")
+// Y(enumerator, name): what no op takes, for errors that name what came.
+#define TFSEG_OTHER_DTYPES(Y)                                                                      \
+  Y(kBool, "bool")                                                                                 \
+  Y(kInt8, "int8") Y(kInt16, "int16") Y(kUInt8, "uint8") Y(kUInt16, "uint16") Y(kUInt32, "uint32") \
+      Y(kUInt64, "uint64") Y(kComplex64, "complex64") Y(kComplex128, "complex128")
 
 namespace tfseg::core {
 
@@ -92,47 +97,54 @@ struct BFloat16 {
 template <typename T>
 using AccumulatorOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-#define TFSEG_ENUMERATOR(enumerator, type, name) enumerator,
+#define TFSEG_ENUMERATOR(enumerator, ...) enumerator,
 enum class DType {
-  TFSEG_FLOAT_DTYPES(TFSEG_ENUMERATOR) TFSEG_INDEX_DTYPES(TFSEG_ENUMERATOR) kUnsupported
+  TFSEG_FLOAT_DTYPES(TFSEG_ENUMERATOR) TFSEG_INDEX_DTYPES(TFSEG_ENUMERATOR)
+      TFSEG_OTHER_DTYPES(TFSEG_ENUMERATOR) kUnknownDType
 };
 #undef TFSEG_ENUMERATOR
 
 inline const char* NameOf(DType dtype) {
-#define TFSEG_CASE(enumerator, type, name) \
-  case DType::enumerator:                  \
+#define TFSEG_NAME(enumerator, name) \
+  case DType::enumerator:            \
     return name;
+#define TFSEG_TYPE_NAME(enumerator, type, name) TFSEG_NAME(enumerator, name)
   switch (dtype) {
-    TFSEG_FLOAT_DTYPES(TFSEG_CASE)
-    TFSEG_INDEX_DTYPES(TFSEG_CASE)
-    case DType::kUnsupported:
+    TFSEG_FLOAT_DTYPES(TFSEG_TYPE_NAME)
+    TFSEG_INDEX_DTYPES(TFSEG_TYPE_NAME)
+    TFSEG_OTHER_DTYPES(TFSEG_NAME)
+    case DType::kUnknownDType:
       break;
   }
-#undef TFSEG_CASE
+#undef TFSEG_TYPE_NAME
+#undef TFSEG_NAME
   return "another dtype";
 }
 
+inline DType DTypeNamed(const char* wanted) {
+#define TFSEG_NAME(enumerator, name) \
+  if (strcmp(wanted, name) == 0) return DType::enumerator;
+#define TFSEG_TYPE_NAME(enumerator, type, name) TFSEG_NAME(enumerator, name)
+  TFSEG_FLOAT_DTYPES(TFSEG_TYPE_NAME)
+  TFSEG_INDEX_DTYPES(TFSEG_TYPE_NAME)
+  TFSEG_OTHER_DTYPES(TFSEG_NAME)
+#undef TFSEG_TYPE_NAME
+#undef TFSEG_NAME
+  return DType::kUnknownDType;
+}
+
+// The size of an element of a dtype that ops take; 0 for the others.
 inline int64_t SizeOf(DType dtype) {
-#define TFSEG_CASE(enumerator, type, name) \
+#define TFSEG_SIZE(enumerator, type, name) \
   case DType::enumerator:                  \
     return sizeof(type);
   switch (dtype) {
-    TFSEG_FLOAT_DTYPES(TFSEG_CASE)
-    TFSEG_INDEX_DTYPES(TFSEG_CASE)
-    case DType::kUnsupported:
-      break;
+    TFSEG_FLOAT_DTYPES(TFSEG_SIZE)
+    TFSEG_INDEX_DTYPES(TFSEG_SIZE)
+    default:
+      return 0;
   }
-#undef TFSEG_CASE
-  return 0;
-}
-
-inline DType DTypeNamed(const char* wanted) {
-#define TFSEG_CASE(enumerator, type, name) \
-  if (strcmp(wanted, name) == 0) return DType::enumerator;
-  TFSEG_FLOAT_DTYPES(TFSEG_CASE)
-  TFSEG_INDEX_DTYPES(TFSEG_CASE)
-#undef TFSEG_CASE
-  return DType::kUnsupported;
+#undef TFSEG_SIZE
 }
 
 template <typename T>

@@ -216,17 +216,8 @@ void Run(const Params& params, const Geometry& g, ThreadPool& threads, const T* 
 }  // namespace
 
 Status InferShape(const Params& params, const Shape& input, DType argmax, Shape* output) {
-  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
-  const std::string ksize = Shape{params.ksize[0], params.ksize[1]}.ToString();
-  const std::string strides = Shape{params.strides[0], params.strides[1]}.ToString();
-  if (std::min(params.ksize[0], params.ksize[1]) < 1 ||
-      std::max(params.ksize[0], params.ksize[1]) > kMax) {
-    return Invalid("'ksize' must lie in [1, 2147483647], got " + ksize);
-  }
-  if (std::min(params.strides[0], params.strides[1]) < 1 ||
-      std::max(params.strides[0], params.strides[1]) > kMax) {
-    return Invalid("'strides' must lie in [1, 2147483647], got " + strides);
-  }
+  TFSEG_RETURN_IF_ERROR(RequirePixels(kOp, "ksize", params.ksize));
+  TFSEG_RETURN_IF_ERROR(RequirePixels(kOp, "strides", params.strides));
   Dim batch{"batch"}, height{"height"}, width{"width"}, channels{"channels"};
   ShapeChecker check(kOp);
   check.Require("input", input, {&batch, &height, &width, &channels});
@@ -238,7 +229,8 @@ Status InferShape(const Params& params, const Shape& input, DType argmax, Shape*
       OutputSize(width.size, params.ksize[1], params.strides[1], params.same_padding);
   if (out_height == kTooLarge || out_width == kTooLarge) {
     return Invalid("'ksize' must fit into the input of shape " + input.ToString() +
-                   " with padding VALID, got " + ksize);
+                   " with padding VALID, got " +
+                   Shape{params.ksize[0], params.ksize[1]}.ToString());
   }
   *output = Shape{batch.size, out_height, out_width, channels.size};
 
@@ -262,8 +254,6 @@ Status Forward(const Params& params, const Context& context, const ConstBuffer& 
   TFSEG_RETURN_IF_ERROR(InferShape(params, input.shape, argmax.dtype, &shape));
   HintHugePages(output.data, shape.num_elements() * SizeOf(output.dtype));
   HintHugePages(argmax.data, shape.num_elements() * SizeOf(argmax.dtype));
-  if (shape.num_elements() == 0) return Status::Ok();
-
   Geometry g{
       input.shape[0], input.shape[1], input.shape[2], input.shape[3], shape[1], shape[2], 0, 0};
   g.pad_top = PaddingBefore(g.height, g.out_height, params.ksize[0], params.strides[0],
@@ -274,6 +264,7 @@ Status Forward(const Params& params, const Context& context, const ConstBuffer& 
     using T = typename decltype(value)::type;
     return DispatchIndex(kOp, "output_dtype", argmax.dtype, [&](auto index) {
       using Index = typename decltype(index)::type;
+      if (shape.num_elements() == 0) return Status::Ok();
       Run(params, g, context.threads, input.As<T>(), output.As<T>(), argmax.As<Index>());
       return Status::Ok();
     });

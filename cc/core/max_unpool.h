@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "core/dtypes.h"
+#include "core/max_pool_with_argmax.h"
 #include "core/parallel.h"
 #include "core/shape.h"
 #include "core/status.h"
@@ -27,10 +28,12 @@ struct Params {
   int64_t strides[2] = {0, 0};  // height, width
 };
 
-// Whether position (y, x) lies in window i of one axis, padded as VALID (not at all) or as SAME.
-TFSEG_HOST_DEVICE inline bool InWindow(int64_t position, int64_t window, int64_t ksize,
-                                       int64_t stride) {
-  const int64_t padding = ksize > stride ? (ksize - stride) / 2 : 0;
+// Whether a position along one axis lies in window number `window` of `windows`, as VALID pooling
+// (no padding) or SAME pooling of `size` pixels places it.
+TFSEG_HOST_DEVICE inline bool InWindow(int64_t position, int64_t window, int64_t size,
+                                       int64_t windows, int64_t ksize, int64_t stride) {
+  const int64_t padding =
+      max_pool_with_argmax::PaddingBefore(size, windows, ksize, stride, /*same_padding=*/true);
   return position >= window * stride - padding && position < window * stride + ksize;
 }
 
@@ -44,6 +47,9 @@ TFSEG_API Status InferShape(const Params& params, const Shape& input, const Shap
 // errors.
 TFSEG_API Status Forward(const Params& params, const Context& context, const ConstBuffer& input,
                          const ConstBuffer& argmax, const Buffer& output);
+
+// The shape of the values' gradient: that of argmax, checked against grad.
+TFSEG_API Status InferGradShape(const Shape& grad, const Shape& argmax, Shape* grad_input);
 
 // The gradient of the values: grad_input[b, e] = grad[b, argmax[b, e]], with the shape of argmax.
 // grad [batch, out_height, out_width, channels].

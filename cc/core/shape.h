@@ -103,6 +103,18 @@ struct Buffer {
   }
 };
 
+// Requires each of two numbers of pixels to be positive and to fit into 32 bits.
+inline Status RequirePixels(const char* op, const char* argument, const int64_t (&pair)[2]) {
+  for (const int64_t size : pair) {
+    if (!(size >= 1 && size <= std::numeric_limits<int32_t>::max())) {
+      return Status::InvalidArgument(std::string(op) + ": '" + argument +
+                                     "' must lie in [1, 2147483647], got " +
+                                     Shape{pair[0], pair[1]}.ToString());
+    }
+  }
+  return Status::Ok();
+}
+
 // A dimension that several arguments share. It is bound by the first argument whose size is known.
 struct Dim {
   const char* name;

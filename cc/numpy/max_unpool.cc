@@ -44,7 +44,9 @@ py::array MaxUnpoolGrad(const py::object& grad_object, const py::object& argmax_
   const py::array grad = Contiguous(grad_object);
   const py::array argmax = Contiguous(argmax_object);
   const op::Params params = ParamsOf(include_batch_in_index, {});
-  py::array grad_input = Empty(ShapeOf(argmax), grad.dtype());
+  core::Shape shape;
+  ThrowIfError(op::InferGradShape(ShapeOf(grad), ShapeOf(argmax), &shape));
+  py::array grad_input = Empty(shape, grad.dtype());
   const auto in = In(grad), masks = In(argmax);
   const auto out = Out(grad_input);
   Run([&](const core::Context& context) { return op::Backward(params, context, in, masks, out); });

@@ -103,7 +103,10 @@ REGISTER_OP("Tfseg>MaxUnpoolGrad")
     .Attr(TFSEG_INDEX_ATTR)
     .Attr("include_batch_in_index: bool = false")
     .SetShapeFn([](InferenceContext* context) {
-      context->set_output(0, context->input(1));
+      core::Shape grad_input;
+      TF_RETURN_IF_ERROR(ToStatus(op::InferGradShape(ToShape(context, context->input(0)),
+                                                     ToShape(context, context->input(1)), &grad_input)));
+      context->set_output(0, FromShape(context, grad_input));
       return absl::OkStatus();
     });
 
@@ -116,7 +119,10 @@ class MaxUnpoolGrad : public OpKernel {
 
   void Compute(OpKernelContext* context) override {
     Tensor* grad_input = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, context->input(1).shape(), &grad_input));
+    core::Shape shape;
+    OP_REQUIRES_OK(context, ToStatus(op::InferGradShape(ToShape(context->input(0).shape()),
+                                                        ToShape(context->input(1).shape()), &shape)));
+    OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &grad_input));
     KernelContext kernel(context);
     OP_REQUIRES_OK(context, ToStatus(op::Backward(params_, kernel.context(), In(context->input(0)),
                                                   In(context->input(1)), Out(grad_input))));

@@ -48,7 +48,7 @@ inline core::DType ToDType(ffi::DataType dtype) {
     case ffi::DataType::S64:
       return core::DType::kInt64;
     default:
-      return core::DType::kUnsupported;
+      return core::DType::kUnknownDType;
   }
 }
 

@@ -33,7 +33,8 @@ def max_unpool(
     else:
         place = position
     if numbers:
-        legal &= _in_own_window(place, image, [height, width, channels], out_width, numbers)
+        sizes = [height, width, channels, out_height, out_width]
+        legal &= _in_own_window(place, image, sizes, numbers)
     _require_legal(legal, in_range, argmax, limit, numbers)
 
     # Sums of half-precision values are kept in float32, as the kernels keep them.
@@ -52,25 +53,23 @@ def max_unpool(
 
 
 def _in_own_window(
-    place: tf.Tensor,
-    image: tf.Tensor,
-    sizes: list[tf.Tensor],
-    out_width: tf.Tensor,
-    numbers: list[int],
+    place: tf.Tensor, image: tf.Tensor, sizes: list[tf.Tensor], numbers: list[int]
 ) -> tf.Tensor:
     """Returns whether each place lies in its own image, channel and pooling window."""
-    height, width, channels = sizes
+    height, width, channels, out_height, out_width = sizes
     safe_width, safe_channels = tf.maximum(out_width, 1), tf.maximum(channels, 1)
     batch = tf.shape(place, out_type=tf.int64)[0]
     in_image = place - (tf.range(batch) * image)[:, None, None, None]
     pixel = in_image // safe_channels
     own = (in_image >= 0) & (in_image < image) & (in_image % safe_channels == tf.range(channels))
     axes = (
-        (pixel // safe_width, tf.range(height)[:, None, None]),
-        (pixel % safe_width, tf.range(width)[:, None]),
+        (pixel // safe_width, tf.range(height)[:, None, None], out_height, height),
+        (pixel % safe_width, tf.range(width)[:, None], out_width, width),
     )
-    for (position, window), ksize, stride in zip(axes, numbers[:2], numbers[2:], strict=True):
-        padding = max(ksize - stride, 0) // 2
+    for axis, ksize, stride in zip(axes, numbers[:2], numbers[2:], strict=True):
+        position, window, size, windows = axis
+        # VALID pooling pads nothing, SAME pooling half of what its windows reach over the border.
+        padding = tf.maximum((windows - 1) * stride + ksize - size, 0) // 2
         own &= position >= window * stride - padding
         own &= position < window * stride + ksize
     return own
