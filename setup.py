@@ -82,6 +82,7 @@ class CMakeBuild(build_ext):
             "tensorflow": version,
             "python": ".".join(map(str, sys.version_info[:3])),
             "compiler": self._compiler(build),
+            "source": str(ROOT),
             "cuda": (build / "cuda.txt").read_text().strip(),
         }
         (output / "_build_info.py").write_text(

@@ -45,9 +45,15 @@ def minor(version: str) -> str:
 
 def rebuild_command() -> str:
     """Returns the one command that builds this package for the TensorFlow that is installed."""
-    source = _PACKAGE.parent
-    where = f'-e "{source}"' if (source / "setup.py").exists() else "tfseg_ops"
-    return f"pip install --no-build-isolation --no-deps --force-reinstall {where}"
+    here, built_from = _PACKAGE.parent, pathlib.Path(build_info().get("source", ""))
+    if (here / "setup.py").exists():
+        what = f'-e "{here}"'
+    else:
+        what = f'"{built_from}"' if (built_from / "setup.py").exists() else "tfseg_ops"
+    return (
+        'pip install "setuptools>=77" cmake ninja pybind11 && '
+        f"pip install --no-build-isolation --no-deps --force-reinstall {what}"
+    )
 
 
 def mismatch_message(found: str, reason: str = "") -> str:
