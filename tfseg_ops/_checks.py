@@ -1,5 +1,6 @@
 """Checks of arguments, in the words that core uses: `op: 'argument' rule, got value`."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,15 @@ def require_shape(
             sizes[name] = size
 
 
+def require_rank_4(op: str, argument: str, shape: Sequence[int | None]) -> None:
+    """Requires the shape of a batch of images."""
+    if len(shape) != 4:
+        raise ValueError(
+            f"{op}: '{argument}' must have shape [batch, height, width, channels], "
+            f"got {describe(shape)}"
+        )
+
+
 def require_dtype(op: str, argument: str, dtype: tf.DType, allowed: Sequence[tf.DType]) -> None:
     """Requires one of the allowed dtypes; raises TypeError."""
     if dtype not in allowed:
@@ -48,21 +58,31 @@ def require_dtype(op: str, argument: str, dtype: tf.DType, allowed: Sequence[tf.
 
 def pair(op: str, argument: str, value: Any) -> list[int]:
     """Returns [height, width] of an int, a pair, or four numbers [1, height, width, 1]."""
-    numbers = [value, value] if isinstance(value, int) else list(value)
-    if len(numbers) == 4 and numbers[0] == 1 and numbers[3] == 1:
-        numbers = numbers[1:3]
+    try:
+        numbers = [value, value] if _is_int(value) else list(value)
+    except TypeError:
+        numbers = []
     if len(numbers) == 1:
-        numbers = numbers * 2
-    whole = all(not isinstance(n, bool) and hasattr(n, "__index__") for n in numbers)
-    if len(numbers) != 2 or not whole:
+        numbers *= 2
+    if len(numbers) == 4 and all(map(_is_int, numbers)) and numbers[0] == numbers[3] == 1:
+        numbers = numbers[1:3]
+    if len(numbers) != 2 or not all(map(_is_int, numbers)):
         raise ValueError(
             f"{op}: '{argument}' must be an int, [height, width] or [1, height, width, 1], "
             f"got {value}"
         )
-    pair = [int(n.__index__()) for n in numbers]
-    if min(pair) < 1 or max(pair) > 2**31 - 1:
-        raise ValueError(f"{op}: '{argument}' must lie in [1, 2147483647], got {pair}")
-    return pair
+    sizes = [int(number) for number in numbers]
+    if min(sizes) < 1 or max(sizes) > 2**31 - 1:
+        raise ValueError(f"{op}: '{argument}' must lie in [1, 2147483647], got {sizes}")
+    return sizes
+
+
+def _is_int(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 class Pooling(NamedTuple):
@@ -109,14 +129,19 @@ def unpooling(input: Any, argmax: Any, output_shape: Any, windows: Any) -> Unpoo
     sizes: dict[str, int | None] = {}
     require_shape(op, "input", input, sizes, "batch height width channels")
     require_shape(op, "argmax", argmax, sizes, "batch height width channels")
-    size = tf.cast(tf.convert_to_tensor(output_shape), tf.int32)
+    size = tf.convert_to_tensor(output_shape)
     if size.shape.rank is not None and not size.shape.is_compatible_with([2]):
         raise ValueError(f"{op}: 'output_shape' must have shape [2], got {describe(size.shape)}")
+    require_dtype(op, "output_shape", size.dtype, INDEX_DTYPES)
+    size = tf.cast(size, tf.int64)
     known = tf.get_static_value(size)
     if known is not None and min(known) < 0:
-        raise ValueError(f"{op}: 'output_shape' must not be negative, got {list(map(int, known))}")
+        raise ValueError(f"{op}: 'output_shape' must not be negative, got {known.tolist()}")
+    if known is not None and max(known) > 2**31 - 1:
+        raise ValueError(f"{op}: 'output_shape' must fit into memory, got {known.tolist()}")
     numbers: list[int] = []
     if windows is not None:
-        pool_size, strides = windows
-        numbers = pair(op, "windows", pool_size) + pair(op, "windows", strides)
+        if not isinstance(windows, (list, tuple)) or len(windows) != 2:
+            raise ValueError(f"{op}: 'windows' must be (pool_size, strides), got {windows}")
+        numbers = pair(op, "windows", windows[0]) + pair(op, "windows", windows[1])
     return Unpooling(input, argmax, size, numbers)

@@ -95,7 +95,7 @@ def load_ops() -> types.ModuleType:
     except (tf.errors.OpError, OSError) as error:
         raise ImportError(mismatch_message(found, _without_symbols(error))) from None
     absence = xla_absence()
-    if XLA_LIBRARY.exists() and absence:
+    if absence:
         warnings.warn(
             f"tfseg_ops: {absence}; the ops work, but not under jit_compile=True. "
             f"Rebuild with `{rebuild_command()}`",

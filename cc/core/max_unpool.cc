@@ -269,6 +269,9 @@ Status InferShape(const Params& params, const Shape& input, const Shape& argmax,
   if ((out_height < 0 && out_height != kUnknown) || (out_width < 0 && out_width != kUnknown)) {
     return Invalid("'output_shape' must not be negative, got " + size);
   }
+  if (std::max(out_height, out_width) > std::numeric_limits<int32_t>::max()) {
+    return Invalid("'output_shape' must fit into memory, got " + size);
+  }
   if (params.check_windows) {
     TFSEG_RETURN_IF_ERROR(RequirePixels(kOp, "windows", params.ksize));
     TFSEG_RETURN_IF_ERROR(RequirePixels(kOp, "windows", params.strides));

@@ -42,7 +42,7 @@ absl::Status InferShape(InferenceContext* context) {
   TF_RETURN_IF_ERROR(RequirePair(ToShape(context, context->input(2))));
   core::Shape sizes{core::kUnknown, core::kUnknown};
   if (const Tensor* values = context->input_tensor(2); values != nullptr) {
-    sizes = {values->flat<int32_t>()(0), values->flat<int32_t>()(1)};
+    sizes = {values->flat<int64_t>()(0), values->flat<int64_t>()(1)};
   } else {
     ShapeHandle size;
     TF_RETURN_IF_ERROR(context->MakeShapeFromShapeTensor(2, &size));
@@ -59,7 +59,7 @@ absl::Status InferShape(InferenceContext* context) {
 REGISTER_OP("Tfseg>MaxUnpool")
     .Input("input: T")
     .Input("argmax: Index")
-    .Input("output_shape: int32")
+    .Input("output_shape: int64")
     .Output("output: T")
     .Attr(TFSEG_FLOAT_ATTR)
     .Attr(TFSEG_INDEX_ATTR)
@@ -79,8 +79,8 @@ class MaxUnpool : public OpKernel {
     core::Shape shape;
     OP_REQUIRES_OK(context, ToStatus(op::InferShape(params_, ToShape(context->input(0).shape()),
                                                     ToShape(context->input(1).shape()),
-                                                    size.flat<int32_t>()(0),
-                                                    size.flat<int32_t>()(1), &shape)));
+                                                    size.flat<int64_t>()(0),
+                                                    size.flat<int64_t>()(1), &shape)));
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &output));
     KernelContext kernel(context);
@@ -104,8 +104,8 @@ REGISTER_OP("Tfseg>MaxUnpoolGrad")
     .Attr("include_batch_in_index: bool = false")
     .SetShapeFn([](InferenceContext* context) {
       core::Shape grad_input;
-      TF_RETURN_IF_ERROR(ToStatus(op::InferGradShape(ToShape(context, context->input(0)),
-                                                     ToShape(context, context->input(1)), &grad_input)));
+      TF_RETURN_IF_ERROR(ToStatus(op::InferGradShape(
+          ToShape(context, context->input(0)), ToShape(context, context->input(1)), &grad_input)));
       context->set_output(0, FromShape(context, grad_input));
       return absl::OkStatus();
     });
@@ -120,8 +120,9 @@ class MaxUnpoolGrad : public OpKernel {
   void Compute(OpKernelContext* context) override {
     Tensor* grad_input = nullptr;
     core::Shape shape;
-    OP_REQUIRES_OK(context, ToStatus(op::InferGradShape(ToShape(context->input(0).shape()),
-                                                        ToShape(context->input(1).shape()), &shape)));
+    OP_REQUIRES_OK(context,
+                   ToStatus(op::InferGradShape(ToShape(context->input(0).shape()),
+                                               ToShape(context->input(1).shape()), &shape)));
     OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &grad_input));
     KernelContext kernel(context);
     OP_REQUIRES_OK(context, ToStatus(op::Backward(params_, kernel.context(), In(context->input(0)),

@@ -2,6 +2,7 @@
 // shape function (so from core's InferShape), attributes are forwarded by name, and the call goes
 // to the FFI handler that bears the op's name. This unit includes TensorFlow's compiler and takes
 // about a minute.
+#include <algorithm>
 #include <cctype>
 #include <deque>
 #include <string>
@@ -96,10 +97,8 @@ class Adapter : public tensorflow::XlaOpKernel {
         std::vector<int64_t> sizes;
         OP_REQUIRES_OK(context, context->ConstantInputAsIntVector(i, &sizes));
         Tensor& tensor = constants.emplace_back(
-            tensorflow::DT_INT32, tensorflow::TensorShape({static_cast<int64_t>(sizes.size())}));
-        for (size_t k = 0; k < sizes.size(); ++k) {
-          tensor.flat<int32_t>()(k) = static_cast<int32_t>(sizes[k]);
-        }
+            tensorflow::DT_INT64, tensorflow::TensorShape({static_cast<int64_t>(sizes.size())}));
+        std::copy(sizes.begin(), sizes.end(), tensor.flat<int64_t>().data());
         input_tensors[i] = &tensor;
         continue;
       }

@@ -58,6 +58,7 @@ class MaxPoolingWithArgmax2D(keras.layers.Layer):
         return [output, argmax]
 
     def compute_output_shape(self, input_shape: Any) -> list[tuple[int | None, ...]]:
+        _checks.require_rank_4(type(self).__name__, "inputs", input_shape)
         batch, height, width, channels = input_shape
         sizes = []
         for size, pool, stride in zip((height, width), self.pool_size, self.strides, strict=True):

@@ -57,6 +57,8 @@ class MaxUnpooling2D(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[int | None, ...]:
         _require_inputs(input_shape)
+        for argument, shape in zip(("values", "argmax", "like"), input_shape, strict=False):
+            _checks.require_rank_4(type(self).__name__, argument, shape)
         batch, height, width, channels = input_shape[0]
         if len(input_shape) == 3:
             return (batch, input_shape[2][1], input_shape[2][2], channels)

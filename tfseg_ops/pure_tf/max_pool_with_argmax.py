@@ -78,12 +78,17 @@ def _axis(size: Any, ksize: int, stride: int, padding: str) -> tuple[Any, Any, A
 
 
 def _require_fit(input: tf.Tensor, ksize: list[int], strides: list[int], padding: str) -> None:
-    sizes = input.shape.as_list() if input.shape.rank is not None else [None] * 4
-    for size, k, stride in zip(sizes[1:3], ksize, strides, strict=True):
-        if padding == "VALID" and size is not None and size - k + stride < 0:
+    """Requires a window to reach less than a stride over the input, at the latest when it runs."""
+    if padding == "SAME":
+        return
+    rule = "max_pool_with_argmax: 'ksize' must fit into the input of shape"
+    for size, k, stride in zip(_sizes(input)[1:3], ksize, strides, strict=True):
+        if not isinstance(size, int):
+            text = f"{rule} that follows with padding VALID, got {ksize}"
+            tf.debugging.Assert(size - k + stride >= 0, [text, tf.shape(input)])
+        elif size - k + stride < 0:
             raise ValueError(
-                f"max_pool_with_argmax: 'ksize' must fit into the input of shape "
-                f"{_checks.describe(input.shape)} with padding VALID, got {ksize}"
+                f"{rule} {_checks.describe(input.shape)} with padding VALID, got {ksize}"
             )
 
 

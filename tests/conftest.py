@@ -1,0 +1,22 @@
+"""What every test needs: the folders `reference` and `helpers` importable, quiet TF, steady draws.
+
+Nothing here imports TensorFlow: tests/core runs without it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_TESTS = str(Path(__file__).parent)
+if _TESTS not in sys.path:
+    sys.path.insert(0, _TESTS)
+
+# Compiling and a busy machine make single draws slow, which is no failure. The same draws on every
+# run: a red test then has its cause in the change at hand. HYPOTHESIS_PROFILE=explore draws anew.
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile("explore", deadline=None, suppress_health_check=_SLOW)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))

@@ -1,0 +1,42 @@
+"""The same calls of all ops, for comparing processes, threads and callers bit by bit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from helpers.core_samples import POOLINGS, SHAPE
+from helpers.drawing import values
+from helpers.tolerances import FLOAT_DTYPES, name_of
+
+
+def op_results(pooling: str, dtype: Any, jit_compile: bool | None = None) -> list[np.ndarray]:
+    """Pools, unpools into sums of many values, and the gradients of both, as bits."""
+    import tensorflow as tf
+
+    from tfseg_ops import ops
+
+    generator = np.random.default_rng(0)
+    image = values(generator, SHAPE, dtype, "any values")
+
+    def run(image: tf.Tensor, anywhere: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            output, argmax = ops.max_pool_with_argmax(image, *POOLINGS[pooling])
+            restored = ops.max_unpool(output, argmax, tf.shape(image)[1:3])
+            summed = ops.max_unpool(output, anywhere, [4, 5])
+        gradient = tape.gradient([restored, summed], image)
+        return [output, argmax, restored, summed, gradient]
+
+    shape = ops.max_pool_with_argmax(image, *POOLINGS[pooling])[0].shape
+    anywhere = generator.integers(0, 4 * 5 * SHAPE[3], shape)
+    results = tf.function(run, jit_compile=jit_compile)(image, anywhere)
+    return [r.numpy().view(f"u{r.dtype.size}") for r in results]
+
+
+def all_op_results() -> Iterator[tuple[str, np.ndarray]]:
+    """All poolings and dtypes, with names."""
+    for dtype in FLOAT_DTYPES:
+        for pooling in POOLINGS:
+            for k, result in enumerate(op_results(pooling, dtype)):
+                yield f"{name_of(dtype)} {pooling} {k}", result
