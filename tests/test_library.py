@@ -11,7 +11,10 @@ from helpers.processes import package, run_python
 
 from tfseg_ops import _library
 
-PIP = "pip install \"setuptools>=77\" cmake ninja pybind11 && pip install --no-build-isolation --no-deps --force-reinstall"
+PIP = (
+    'pip install "setuptools>=77" cmake ninja pybind11 && '
+    "pip install --no-build-isolation --no-deps --force-reinstall"
+)
 SOURCE = package().parent
 WHERE = f'-e "{SOURCE}"' if (SOURCE / "setup.py").exists() else "tfseg_ops"
 COMMAND = f"`{PIP} {WHERE}`"

@@ -3,6 +3,7 @@
 Exit status 0 when all is well; 1, with the command that repairs it, when something is wrong.
 """
 
+import importlib
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -62,10 +63,10 @@ def _ops_library() -> str:
 def _core_level() -> str:
     _library.load_ops()
     try:
-        from tfseg_ops import _core
+        core = importlib.import_module("tfseg_ops._core")
     except ImportError as error:
         raise ImportError(_library.mismatch_message(tf.__version__, f" ({error})")) from None
-    return f"{_core.level()}, {_core.num_threads()} threads for numpy"
+    return f"{core.level()}, {core.num_threads()} threads for numpy"
 
 
 def _xla() -> str:

@@ -97,7 +97,7 @@ def test_sums_of_any_two_numbers_are_rounded(core: Core, dtype: Any, seed: int) 
 
 @HALVES
 def test_sums_of_special_numbers_are_rounded_in_single_lanes(core: Core, dtype: Any) -> None:
-    """Fewer than a vector at a time: far overflow, infinities and NaN take the scalar conversion."""
+    """Fewer than a vector at a time: overflow, infinities and NaN convert one by one."""
     info = ml_dtypes.finfo(dtype)
     tiny, small = float(info.smallest_subnormal), float(info.smallest_normal)
     large = float(info.max)

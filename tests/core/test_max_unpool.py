@@ -206,9 +206,16 @@ def test_windows_are_checked_as_the_oracle_checks_them(
     masks = masks_of(generator, shape, (ksize, strides, "SAME"), index, include_batch_in_index)
     assert masks.shape == pooled
     if spoilt:
-        # Somewhere in the output: often another window, channel or image.
-        limit = int(np.prod(shape if include_batch_in_index else shape[1:]))
-        masks.reshape(-1)[generator.integers(masks.size)] = generator.integers(limit)
+        # Near its place or anywhere: the next pixel, row, channel or image, often another window.
+        image = int(np.prod(shape[1:]))
+        row = shape[2] * shape[3]
+        near = [1, shape[3], row, image, image - row, image - shape[3], row - shape[3]]
+        flat = masks.reshape(-1)
+        place = data.draw(st.sampled_from([0, flat.size - 1, flat.size // pooled[0] - 1]))
+        place = data.draw(st.sampled_from([place, int(generator.integers(flat.size))]))
+        limit = image * pooled[0] if include_batch_in_index else image
+        steps = st.sampled_from([*near, *(-n for n in near), int(generator.integers(limit))])
+        flat[place] = (int(flat[place]) + data.draw(steps)) % limit
     given_values = values(generator, pooled, np.float32, "any values")
     args = given_values, masks, size, include_batch_in_index
     actual = outcome(core.max_unpool, *args, [*ksize, *strides])
@@ -230,6 +237,26 @@ def test_windows_hold_the_masks_of_every_pooling_of_the_output(
     windows = [*pooling.ksize, *pooling.strides]
     actual = core.max_unpool(given_values, masks, shape[1:3], False, windows)
     assert_same(actual, max_unpool(given_values, masks, shape[1:3]))
+
+
+def test_mask_above_its_image_is_foreign_though_its_window_is_padded(core: Core) -> None:
+    """The last row of the image before: a row of -1, which is where a SAME window begins."""
+    masks = np.array([0, 2, 8, 10, 16 + 0, 16 + 2, 16 + 8, 16 + 10]).reshape(2, 2, 2, 1)
+    values_of_masks = np.ones(masks.shape)
+    windows = [4, 4, 2, 2]
+    assert core.max_unpool(values_of_masks, masks, (4, 4), True, windows).sum() == 8
+    masks[1, 0, 0, 0] = 12
+    with pytest.raises(ValueError, match=r"own window .* got 12 at \[1, 0, 0, 0\]"):
+        core.max_unpool(values_of_masks, masks, (4, 4), True, windows)
+
+
+def test_mask_in_its_cell_but_outside_a_smaller_window_is_foreign(core: Core) -> None:
+    masks = np.array([0, 2, 8, 10]).reshape(1, 2, 2, 1)
+    windows = [1, 1, 2, 2]
+    assert core.max_unpool(np.ones(masks.shape), masks, (4, 4), False, windows).sum() == 4
+    masks[0, 1, 0, 0] = 9
+    with pytest.raises(ValueError, match=r"own window .* got 9 at \[0, 1, 0, 0\]"):
+        core.max_unpool(np.ones(masks.shape), masks, (4, 4), False, windows)
 
 
 def test_mask_of_an_odd_sized_input_lies_outside_its_window(core: Core) -> None:

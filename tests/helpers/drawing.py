@@ -88,13 +88,16 @@ class Pooling(NamedTuple):
 def poolings(draw: st.DrawFn, height: int, width: int, cells: bool | None = None) -> Pooling:
     """Windows that fit: overlapping, touching or with gaps between them.
 
-    With `cells`, they touch, so that each mask has a cell of its own; they may leave rows over.
+    With `cells`, they touch and begin at 0, so that each mask has a cell of its own; they may leave
+    rows over (VALID), or the last cell may be cut short (SAME).
     """
-    padding = "VALID" if cells else draw(st.sampled_from(["VALID", "SAME"]))
+    padding = draw(st.sampled_from(["VALID", "SAME"]))
     ksize, strides = [], []
     for size in (height, width):
-        fits = max(1, min(5, size)) if padding == "VALID" else 5
-        ksize.append(draw(st.integers(1, fits)))
+        sides = range(1, max(1, min(5, size)) + 1) if padding == "VALID" else range(1, 6)
+        if cells and padding == "SAME":
+            sides = [side for side in sides if -size % side < 2]
+        ksize.append(draw(st.sampled_from(sides)))
         strides.append(ksize[-1] if cells else draw(st.integers(1, 5)))
     return Pooling((ksize[0], ksize[1]), (strides[0], strides[1]), padding)
 
