@@ -152,7 +152,9 @@ inline bool RelativeToCell(const LaneLayout& layout, const Index* argmax, int co
   }
 }
 
-enum class Direction { kScatter, kGather };
+inline constexpr int kVectorsPerLine = kLine / kVectorBytes;
+
+enum class Direction { kScatter, kStream, kGather };
 
 // What one move of lanes needs to know: `values` stand beside the masks, `cell` is the output at
 // the group's place. Scattering writes each pixel of the cells, zeros where no mask points;
@@ -176,20 +178,27 @@ inline bool MoveVectors(const Lanes<Bits>& lanes, int first) {
   Vector<Bits> matched[kVectors];
   for (int k = 0; k < kVectors; ++k) {
     matched[k] = Vector<Bits>{};
-    values[k] = kDirection == Direction::kScatter ? LoadVector(lanes.from + first + k * kWidth)
-                                                  : Vector<Bits>{};
+    values[k] = kDirection == Direction::kGather ? Vector<Bits>{}
+                                                 : LoadVector(lanes.from + first + k * kWidth);
   }
   for (int64_t dy = 0; dy < lanes.group.rows; ++dy) {
     for (int64_t dx = 0; dx < lanes.group.columns; ++dx) {
       const int64_t offset = (dy * lanes.g.out_width + dx) * lanes.g.channels;
+      if constexpr (kDirection == Direction::kGather) {
+        // Two streams of short pieces are more than the hardware foresees. A hint, also at the end.
+        constexpr int kAhead = 2048 / static_cast<int>(sizeof(Bits));
+        __builtin_prefetch(lanes.from + offset + first + kAhead);
+      }
       for (int k = 0; k < kVectors; ++k) {
         const int lane = first + k * kWidth;
         const auto hit = EqualMask<Bits>(lanes.relative + lane, static_cast<int32_t>(offset));
         matched[k] |= hit;
-        if constexpr (kDirection == Direction::kScatter) {
-          StoreVector<Bits>(values[k] & hit, lanes.to + offset + lane);
-        } else {
+        if constexpr (kDirection == Direction::kGather) {
           values[k] |= LoadVector(lanes.from + offset + lane) & hit;
+        } else if constexpr (kDirection == Direction::kStream && kVectors == kVectorsPerLine) {
+          StreamVector<Bits>(values[k] & hit, lanes.to + offset + lane);
+        } else {
+          StoreVector<Bits>(values[k] & hit, lanes.to + offset + lane);
         }
       }
     }
@@ -218,10 +227,10 @@ inline bool MoveSingly(const Lanes<Bits>& lanes, int first, int count) {
         const Bits hit = lanes.relative[lane] == here ? kOnes : Bits{0};
         const int64_t place = offset + (kSpread ? lanes.layout.offset[lane] : lane);
         matched[lane] |= hit;
-        if constexpr (kDirection == Direction::kScatter) {
-          lanes.to[place] = lanes.from[lane] & hit;
-        } else {
+        if constexpr (kDirection == Direction::kGather) {
           values[lane] |= lanes.from[place] & hit;
+        } else {
+          lanes.to[place] = lanes.from[lane] & hit;
         }
       }
     }
@@ -246,11 +255,11 @@ inline bool Move(const Geometry& g, const LaneLayout& layout, const Group& group
            MoveSingly<kDirection, true>(lanes, 0, group.lanes);
   }
   if (!RelativeToCell<false>(layout, argmax, group.lanes, origin, relative)) return false;
-  // Two registers at a time are a cache line of the widest vectors.
   constexpr int kWidth = VectorOf<Bits>::kWidth;
+  constexpr int kLineLanes = kVectorsPerLine * kWidth;
   int lane = 0;
-  for (; lane + 2 * kWidth <= group.lanes; lane += 2 * kWidth) {
-    if (!MoveVectors<kDirection, 2>(lanes, lane)) return false;
+  for (; lane + kLineLanes <= group.lanes; lane += kLineLanes) {
+    if (!MoveVectors<kDirection, kVectorsPerLine>(lanes, lane)) return false;
   }
   for (; lane + kWidth <= group.lanes; lane += kWidth) {
     if (!MoveVectors<kDirection, 1>(lanes, lane)) return false;

@@ -80,19 +80,19 @@ inline void MaximaInLanes(const Geometry& g, const LaneLayout& layout, int count
   }
 }
 
-// The same for kVectors registers of neighbouring lanes.
-template <int kVectors, typename T, typename Where, typename Index>
+// The same for kVectors registers of neighbouring lanes. kStream: results go past the caches.
+template <int kVectors, bool kStream, typename T, typename Where, typename Index>
 inline void MaximaInVectors(const Geometry& g, const Window& window, const T* input, T* output,
                             Index* argmax) {
   using Accumulator = AccumulatorOf<T>;
   static_assert(sizeof(Accumulator) == sizeof(Where), "value and position share a mask");
   constexpr int kWidth = VectorOf<Accumulator>::kWidth;
   constexpr int kCount = kVectors * kWidth;
-  [[maybe_unused]] Accumulator lanes[kCount];
   const auto load = [&](int64_t offset, Vector<Accumulator>* to) {
     if constexpr (std::is_same_v<T, Accumulator>) {
       for (int k = 0; k < kVectors; ++k) to[k] = LoadVector(input + offset + k * kWidth);
     } else {
+      Accumulator lanes[kCount];
       LoadLanes(input + offset, kCount, lanes);
       for (int k = 0; k < kVectors; ++k) to[k] = LoadVector(lanes + k * kWidth);
     }
@@ -114,42 +114,51 @@ inline void MaximaInVectors(const Geometry& g, const Window& window, const T* in
       }
     }
   }
+  Accumulator values[kCount];
   Where offsets[kCount];
   for (int k = 0; k < kVectors; ++k) {
+    StoreVector<Accumulator>(best[k], values + k * kWidth);
     StoreVector<Where>(where[k], offsets + k * kWidth);
-    if constexpr (std::is_same_v<T, Accumulator>) {
-      StoreVector<T>(best[k], output + k * kWidth);
-    } else {
-      StoreVector<Accumulator>(best[k], lanes + k * kWidth);
-    }
   }
-  if constexpr (!std::is_same_v<T, Accumulator>) StoreLanes(lanes, kCount, output);
+  T stored[kCount];
+  Index positions[kCount];
+  StoreLanes(values, kCount, kStream ? stored : output);
+  Index* to = kStream ? positions : argmax;
   for (int lane = 0; lane < kCount; ++lane) {
-    argmax[lane] = static_cast<Index>(window.position + lane + offsets[lane]);
+    to[lane] = static_cast<Index>(window.position + lane + offsets[lane]);
+  }
+  if constexpr (kStream) {
+    StreamLines<kCount>(stored, output);
+    StreamLines<kCount>(positions, argmax);
   }
 }
 
 // The maxima of one output pixel, from `channel` on, in as many groups of kVectors registers as
 // there are.
-template <int kVectors, typename T, typename Where, typename Index>
+template <int kVectors, bool kStream, typename T, typename Where, typename Index>
 inline int64_t MaximaFrom(int64_t channel, const Geometry& g, const Window& window, const T* input,
                           T* output, Index* argmax) {
   constexpr int kCount = kVectors * VectorOf<AccumulatorOf<T>>::kWidth;
   for (; channel + kCount <= g.channels; channel += kCount) {
-    MaximaInVectors<kVectors, T, Where>(g, {window.rows, window.columns, window.position + channel},
-                                        input + channel, output + channel, argmax + channel);
+    MaximaInVectors<kVectors, kStream, T, Where>(
+        g, {window.rows, window.columns, window.position + channel}, input + channel,
+        output + channel, argmax + channel);
   }
   return channel;
 }
 
 template <typename T, typename Where, typename Index>
-inline void Maxima(const Geometry& g, const LaneLayout& layout, const Window& window,
+inline void Maxima(const Geometry& g, const LaneLayout& layout, bool stream, const Window& window,
                    const T* input, T* output, Index* argmax) {
   int64_t channel = 0;
   if constexpr (sizeof(Where) == sizeof(AccumulatorOf<T>)) {
-    channel = MaximaFrom<4, T, Where>(channel, g, window, input, output, argmax);
-    channel = MaximaFrom<2, T, Where>(channel, g, window, input, output, argmax);
-    channel = MaximaFrom<1, T, Where>(channel, g, window, input, output, argmax);
+    constexpr int kCount = 4 * VectorOf<AccumulatorOf<T>>::kWidth;
+    if constexpr (kCount * sizeof(T) % kLine == 0 && kCount * sizeof(Index) % kLine == 0) {
+      if (stream) channel = MaximaFrom<4, true, T, Where>(0, g, window, input, output, argmax);
+    }
+    channel = MaximaFrom<4, false, T, Where>(channel, g, window, input, output, argmax);
+    channel = MaximaFrom<2, false, T, Where>(channel, g, window, input, output, argmax);
+    channel = MaximaFrom<1, false, T, Where>(channel, g, window, input, output, argmax);
   }
   while (channel < g.channels) {
     const auto count = static_cast<int>(std::min<int64_t>(kLanes, g.channels - channel));
@@ -168,6 +177,9 @@ void Rows(const Params& params, const Geometry& g, int64_t begin, int64_t end,
           Index* argmax) {  // [batch, out_height, out_width, channels]
   const int64_t image = g.height * g.width * g.channels;
   const LaneLayout layout(g.channels, params.strides[1] * g.channels);
+  const int64_t outputs = g.batch * g.out_height * g.out_width * g.channels;
+  const bool stream = WorthStreaming(output, outputs * sizeof(T), g.channels * sizeof(T)) &&
+                      WorthStreaming(argmax, outputs * sizeof(Index), g.channels * sizeof(Index));
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.out_height;
     const int64_t y = (row % g.out_height) * params.strides[0] - g.pad_top;
@@ -189,11 +201,12 @@ void Rows(const Params& params, const Geometry& g, int64_t begin, int64_t end,
                                       window, first, output + out, argmax + out);
         j += layout.pixels;
       } else {
-        Maxima<T, Where>(g, layout, window, first, output + out, argmax + out);
+        Maxima<T, Where>(g, layout, stream, window, first, output + out, argmax + out);
         ++j;
       }
     }
   }
+  if (stream) StreamFence();
 }
 
 template <typename T, typename Index>

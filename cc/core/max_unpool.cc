@@ -63,13 +63,16 @@ bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, in
                  Bits* output) {       // [batch, out_height, out_width, channels]
   const int64_t out_row = g.out_width * g.channels;
   const LaneLayout layout(g.channels, cells.columns * g.channels);
+  constexpr auto kSize = static_cast<int64_t>(sizeof(Bits));
+  const bool stream = WorthStreaming(output, g.num_outputs() * kSize, g.channels * kSize);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.height;
     const int64_t uncounted = params.include_batch_in_index ? 0 : b * g.out_per_image();
     const bool in_cells = ForGroups(g, cells, layout, row, [&](const Group& group) {
-      return Move<Direction::kScatter>(g, layout, group, group.place - uncounted,
-                                       argmax + group.element, input + group.element,
-                                       output + group.place);
+      const auto move =
+          stream ? Move<Direction::kStream, Bits, Index> : Move<Direction::kScatter, Bits, Index>;
+      return move(g, layout, group, group.place - uncounted, argmax + group.element,
+                  input + group.element, output + group.place);
     });
     if (!in_cells) return false;
     // Columns and rows that no cell reaches.
@@ -84,6 +87,7 @@ bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, in
       std::fill(image + bottom * out_row, image + g.out_per_image(), Bits{0});
     }
   }
+  if (stream) StreamFence();
   return true;
 }
 

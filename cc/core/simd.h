@@ -109,6 +109,53 @@ inline Vector<Bits> EqualMask(const int32_t* numbers, int32_t number) {
 #endif
 }
 
+// Writing past the caches, in whole lines of kLine bytes: without it each store to a large output
+// first reads the line that it overwrites. StreamFence() must follow before another thread may read
+// what was written.
+inline constexpr int kLine = 64;
+
+// Whether an output is large enough not to be found in the caches by whoever reads it next, and
+// begins and ends each of its pixels with a line.
+inline bool WorthStreaming(const void* output, int64_t bytes, int64_t bytes_per_pixel) {
+#if defined(__SSE2__)
+  constexpr int64_t kLargerThanCaches = int64_t{16} << 20;
+  return bytes >= kLargerThanCaches && bytes_per_pixel % kLine == 0 &&
+         reinterpret_cast<uintptr_t>(output) % kLine == 0;
+#else
+  (void)output, (void)bytes, (void)bytes_per_pixel;
+  return false;
+#endif
+}
+
+template <typename T>
+inline void StreamVector(const Vector<T>& vector, T* to) {
+#if defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(vector));
+#elif defined(__SSE2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), reinterpret_cast<__m128i>(vector));
+#else
+  StoreVector<T>(vector, to);
+#endif
+}
+
+// Streams kCount numbers of any type, a multiple of a line.
+template <int kCount, typename T>
+inline void StreamLines(const T* from, T* to) {
+  constexpr int kBytes = kCount * static_cast<int>(sizeof(T));
+  static_assert(kBytes % kLine == 0, "whole lines only");
+  const auto* source = reinterpret_cast<const uint8_t*>(from);
+  auto* target = reinterpret_cast<uint8_t*>(to);
+  for (int k = 0; k < kBytes; k += kVectorBytes) {
+    StreamVector<uint8_t>(LoadVector(source + k), target + k);
+  }
+}
+
+inline void StreamFence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // Whether each bit of each lane is set.
 template <typename T>
 inline bool AllSet(const Vector<T>& vector) {
