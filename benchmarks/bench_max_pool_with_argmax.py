@@ -137,10 +137,12 @@ def _sizes(smoke: bool) -> str:
     return f"images {list(_SMOKE if smoke else _FULL)}, windows and strides of 2x2, no ties"
 
 
-def _goal(slow_mask_dtype: str, required: float) -> Goal:
-    native = CaseKey("max_pool_with_argmax", FORWARD, "float32", "int64 masks", "native", "graph")
+def _goal(mask_dtype: str, slow_mask_dtype: str, required: float) -> Goal:
+    native = CaseKey(
+        "max_pool_with_argmax", FORWARD, "float32", f"{mask_dtype} masks", "native", "graph"
+    )
     slow = native._replace(variant=f"{slow_mask_dtype} masks", path="tf.nn.max_pool_with_argmax")
-    text = f"forward, float32: native, int64 masks, over {slow.path}, {slow.variant}"
+    text = f"forward, float32: native, {native.variant}, over {slow.path}, {slow.variant}"
     return Goal(text, slow, native, required)
 
 
@@ -148,7 +150,7 @@ BENCHMARK = Benchmark(
     name="max_pool_with_argmax",
     sizes=_sizes,
     cases=cases,
-    goals=(_goal("int64", 4), _goal("int32", 1.5)),
+    goals=(_goal("int64", "int64", 4), _goal("int64", "int32", 1.5), _goal("int32", "int32", 1.5)),
 )
 
 if __name__ == "__main__":

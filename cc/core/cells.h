@@ -154,7 +154,7 @@ inline bool RelativeToCell(const LaneLayout& layout, const Index* argmax, int co
 
 inline constexpr int kVectorsPerLine = kLine / kVectorBytes;
 
-enum class Direction { kScatter, kStream, kGather };
+enum class Direction { kScatter, kGather };
 
 // What one move of lanes needs to know: `values` stand beside the masks, `cell` is the output at
 // the group's place. Scattering writes each pixel of the cells, zeros where no mask points;
@@ -171,9 +171,16 @@ struct Lanes {
 
 // Moves the neighbouring lanes [first, first + kVectors registers); returns whether each of their
 // masks lay in its own cell.
-template <Direction kDirection, int kVectors, typename Bits>
+template <Direction kDirection, bool kStream, int kVectors, typename Bits>
 inline bool MoveVectors(const Lanes<Bits>& lanes, int first) {
   constexpr int kWidth = VectorOf<Bits>::kWidth;
+  const auto store = [](const Vector<Bits>& vector, Bits* to) {
+    if constexpr (kStream && kVectors == kVectorsPerLine) {
+      StreamVector<Bits>(vector, to);
+    } else {
+      StoreVector<Bits>(vector, to);
+    }
+  };
   Vector<Bits> values[kVectors];
   Vector<Bits> matched[kVectors];
   for (int k = 0; k < kVectors; ++k) {
@@ -195,17 +202,15 @@ inline bool MoveVectors(const Lanes<Bits>& lanes, int first) {
         matched[k] |= hit;
         if constexpr (kDirection == Direction::kGather) {
           values[k] |= LoadVector(lanes.from + offset + lane) & hit;
-        } else if constexpr (kDirection == Direction::kStream && kVectors == kVectorsPerLine) {
-          StreamVector<Bits>(values[k] & hit, lanes.to + offset + lane);
         } else {
-          StoreVector<Bits>(values[k] & hit, lanes.to + offset + lane);
+          store(values[k] & hit, lanes.to + offset + lane);
         }
       }
     }
   }
   for (int k = 0; k < kVectors; ++k) {
     if constexpr (kDirection == Direction::kGather) {
-      StoreVector<Bits>(values[k], lanes.to + first + k * kWidth);
+      store(values[k], lanes.to + first + k * kWidth);
     }
     matched[0] &= matched[k];
   }
@@ -244,8 +249,8 @@ inline bool MoveSingly(const Lanes<Bits>& lanes, int first, int count) {
 }
 
 // Moves a group. `origin` is the position of its first lane in the cell's first pixel. Returns
-// whether each mask lay in its own cell.
-template <Direction kDirection, typename Bits, typename Index>
+// whether each mask lay in its own cell. kStream: what is written goes past the caches.
+template <Direction kDirection, bool kStream, typename Bits, typename Index>
 inline bool Move(const Geometry& g, const LaneLayout& layout, const Group& group, int64_t origin,
                  const Index* argmax, const Bits* from, Bits* to) {
   int32_t relative[kLanes];
@@ -259,10 +264,10 @@ inline bool Move(const Geometry& g, const LaneLayout& layout, const Group& group
   constexpr int kLineLanes = kVectorsPerLine * kWidth;
   int lane = 0;
   for (; lane + kLineLanes <= group.lanes; lane += kLineLanes) {
-    if (!MoveVectors<kDirection, kVectorsPerLine>(lanes, lane)) return false;
+    if (!MoveVectors<kDirection, kStream, kVectorsPerLine>(lanes, lane)) return false;
   }
   for (; lane + kWidth <= group.lanes; lane += kWidth) {
-    if (!MoveVectors<kDirection, 1>(lanes, lane)) return false;
+    if (!MoveVectors<kDirection, kStream, 1>(lanes, lane)) return false;
   }
   return lane == group.lanes || MoveSingly<kDirection, false>(lanes, lane, group.lanes);
 }

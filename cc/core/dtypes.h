@@ -27,14 +27,18 @@
   X(kInt32, int32_t, "int32") \
   X(kInt64, int64_t, "int64")
 // Y(enumerator, name): what no op takes, for errors that name what came.
-#define TFSEG_OTHER_DTYPES(Y)                                          \
-  Y(kBool, "bool")                                                     \
-  Y(kInt8, "int8")                                                     \
-  Y(kInt16, "int16")                                                   \
-  Y(kUInt8, "uint8")                                                   \
-  Y(kUInt16, "uint16")                                                 \
-  Y(kUInt32, "uint32") Y(kUInt64, "uint64") Y(kComplex64, "complex64") \
-      Y(kComplex128, "complex128")
+// clang-format off
+#define TFSEG_OTHER_DTYPES(Y)   \
+  Y(kBool, "bool")              \
+  Y(kInt8, "int8")              \
+  Y(kInt16, "int16")            \
+  Y(kUInt8, "uint8")            \
+  Y(kUInt16, "uint16")          \
+  Y(kUInt32, "uint32")          \
+  Y(kUInt64, "uint64")          \
+  Y(kComplex64, "complex64")    \
+  Y(kComplex128, "complex128")
+// clang-format on
 
 namespace tfseg::core {
 

@@ -69,8 +69,8 @@ bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, in
     const int64_t b = row / g.height;
     const int64_t uncounted = params.include_batch_in_index ? 0 : b * g.out_per_image();
     const bool in_cells = ForGroups(g, cells, layout, row, [&](const Group& group) {
-      const auto move =
-          stream ? Move<Direction::kStream, Bits, Index> : Move<Direction::kScatter, Bits, Index>;
+      const auto move = stream ? Move<Direction::kScatter, true, Bits, Index>
+                               : Move<Direction::kScatter, false, Bits, Index>;
       return move(g, layout, group, group.place - uncounted, argmax + group.element,
                   input + group.element, output + group.place);
     });
@@ -222,14 +222,18 @@ void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int
                 Bits* grad_input,     // [batch, height, width, channels]
                 FirstError* error) {
   const LaneLayout layout(g.channels, cells.columns * g.channels);
+  constexpr auto kSize = static_cast<int64_t>(sizeof(Bits));
+  const bool stream = WorthStreaming(grad_input, g.num_masks() * kSize, g.channels * kSize);
+  const auto move = stream ? Move<Direction::kGather, true, Bits, Index>
+                           : Move<Direction::kGather, false, Bits, Index>;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.height;
     const int64_t uncounted = params.include_batch_in_index ? 0 : b * g.out_per_image();
     ForGroups(g, cells, layout, row, [&](const Group& group) {
       const Index* masks = argmax + group.element;
       Bits* to = grad_input + group.element;
-      if (cells.rows > 0 && Move<Direction::kGather>(g, layout, group, group.place - uncounted,
-                                                     masks, grad + group.place, to)) {
+      if (cells.rows > 0 &&
+          move(g, layout, group, group.place - uncounted, masks, grad + group.place, to)) {
         return true;
       }
       for (int lane = 0; lane < group.lanes; ++lane) {
@@ -243,6 +247,7 @@ void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int
       return true;
     });
   }
+  if (stream) StreamFence();
 }
 
 template <typename T, typename Index>

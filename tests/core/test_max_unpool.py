@@ -91,6 +91,22 @@ def test_masks_of_a_pooling_give_what_the_oracle_gives(
     check_both_ways(core, generator, masks, shape[1:3], dtype, content, include_batch_in_index)
 
 
+@pytest.mark.parametrize("index", INDEX_DTYPES, ids=name_of)
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 8, 15])
+@pytest.mark.parametrize("left_over", [-1, 0, 1])
+def test_last_cell_of_full_lanes_may_be_cut_short(
+    core: Core, left_over: int, channels: int, index: Any
+) -> None:
+    """64 lanes take the cells of several pixels at once; here they end with the row."""
+    width = 64 // channels
+    shape = (2, 3, 2 * width + left_over, channels)
+    padding = "SAME" if left_over < 0 else "VALID"
+    generator = np.random.default_rng(0)
+    masks = masks_of(generator, shape, ((2, 2), (2, 2), padding), index)
+    assert masks.shape[2] == width
+    check_both_ways(core, generator, masks, shape[1:3], np.float32)
+
+
 @examples(150)
 @given(nhwc_shapes(), nhwc_shapes(), generators, float_dtypes, index_dtypes, st.booleans())
 def test_masks_anywhere_give_what_the_oracle_gives(
