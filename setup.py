@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -65,6 +66,8 @@ class CMakeBuild(build_ext):
             f"-DTFSEG_WERROR={os.environ.get('TFSEG_WERROR', 'OFF')}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPython_EXECUTABLE={sys.executable}",
+            # Where pip built in isolation before, the cache names a ninja that is gone.
+            f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja', path=self._path())}",
         )  # fmt: skip
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
         self._run("cmake", "--build", str(build), "--parallel", jobs)
@@ -104,7 +107,14 @@ class CMakeBuild(build_ext):
     @staticmethod
     def _run(*command: str) -> None:
         print("+", " ".join(command), flush=True)
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, env={**os.environ, "PATH": CMakeBuild._path()})
+
+    @staticmethod
+    def _path() -> str:
+        """Returns PATH with the tools of this environment, which may not be activated, in front."""
+        return os.pathsep.join(
+            [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
+        )
 
     @staticmethod
     def _compiler(build: pathlib.Path) -> str:

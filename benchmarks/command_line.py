@@ -68,7 +68,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"'name' must be one of {', '.join(known)}, got {', '.join(unknown)}")
     if options.threads < 1:
         parser.error(f"'--threads' must be at least 1, got {options.threads}")
-    if os.environ.get("TFSEG_OPS_PORTABLE"):
+    if os.environ.get("TFSEG_OPS_PORTABLE", "0") not in ("", "0"):
         parser.error(
             "TFSEG_OPS_PORTABLE must be unset: the rows 'native' would be stock TensorFlow"
         )

@@ -36,7 +36,7 @@ def describe_environment() -> dict[str, str]:
         "keras": _version("keras"),
         "numpy": _version("numpy"),
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "cpu": facts.get("model name", platform.processor() or "unknown"),
         "cpu_cache": facts.get("cache size", "unknown"),
         "cpu_level": cpu_level(set(facts.get("flags", "").split())),

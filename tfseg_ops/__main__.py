@@ -111,7 +111,7 @@ def _paths(problems: list[str]) -> Iterator[tuple[str, str, str, str]]:
             name,
             "C++ kernel" if "CPU" in devices else "none",
             "C++ kernel" if "XLA_CPU_JIT" in devices else "none",
-            "CUDA kernel" if "GPU" in devices else "none: runs on the CPU",
+            "CUDA kernel" if "GPU" in devices else "none: runs on the CPU, without jit_compile",
         )
 
 

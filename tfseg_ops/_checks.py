@@ -40,15 +40,6 @@ def require_shape(
             sizes[name] = size
 
 
-def require_rank_4(op: str, argument: str, shape: Sequence[int | None]) -> None:
-    """Requires the shape of a batch of images."""
-    if len(shape) != 4:
-        raise ValueError(
-            f"{op}: '{argument}' must have shape [batch, height, width, channels], "
-            f"got {describe(shape)}"
-        )
-
-
 def require_dtype(op: str, argument: str, dtype: tf.DType, allowed: Sequence[tf.DType]) -> None:
     """Requires one of the allowed dtypes; raises TypeError."""
     if dtype not in allowed:

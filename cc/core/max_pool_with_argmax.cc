@@ -216,7 +216,9 @@ void Run(const Params& params, const Geometry& g, ThreadPool& threads, const T* 
   // A window may span more elements than 32 bits count.
   const bool narrow =
       params.ksize[0] <= std::numeric_limits<int32_t>::max() / (g.width * g.channels);
-  const int64_t cost = g.out_width * g.channels * params.ksize[0] * params.ksize[1] / 4;
+  const int64_t candidates =
+      std::min(params.ksize[0], g.height) * std::min(params.ksize[1], g.width);
+  const int64_t cost = g.out_width * g.channels * candidates / 4;
   ParallelFor(threads, g.batch * g.out_height, cost, [&](int64_t begin, int64_t end) {
     if (narrow) {
       Rows<T, SameWidth>(params, g, begin, end, input, output, argmax);

@@ -19,6 +19,11 @@ Status Invalid(const std::string& text) {
   return Status::InvalidArgument(std::string(kOp) + ": " + text);
 }
 
+// Values that are only moved are moved as unsigned integers of their size.
+template <typename T>
+using BitsOf = std::conditional_t<sizeof(T) == 2, uint16_t,
+                                  std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+
 // Remembers the first illegal mask of all threads.
 class FirstError {
  public:
@@ -74,7 +79,10 @@ bool UnpoolCells(const Params& params, const Geometry& g, const Cells& cells, in
       return move(g, layout, group, group.place - uncounted, argmax + group.element,
                   input + group.element, output + group.place);
     });
-    if (!in_cells) return false;
+    if (!in_cells) {
+      if (stream) StreamFence();
+      return false;
+    }
     // Columns and rows that no cell reaches.
     const int64_t top = row % g.height * cells.rows;
     const int64_t bottom = std::min(top + cells.rows, g.out_height);
@@ -191,8 +199,7 @@ Status UnpoolSorted(const Params& params, const Geometry& g, const Context& cont
 template <typename T, typename Index>
 Status Unpool(const Params& params, const Geometry& g, const Context& context, const T* input,
               const Index* argmax, T* output) {
-  using Bits = std::conditional_t<sizeof(T) == 2, uint16_t,
-                                  std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+  using Bits = BitsOf<T>;
   const Cells cells = GuessCells(params, g, argmax);
   if (cells.rows > 0) {
     std::atomic<bool> in_cells{true};
@@ -253,8 +260,7 @@ void GatherRows(const Params& params, const Geometry& g, const Cells& cells, int
 template <typename T, typename Index>
 Status Gather(const Params& params, const Geometry& g, const Context& context, const T* grad,
               const Index* argmax, T* grad_input) {
-  using Bits = std::conditional_t<sizeof(T) == 2, uint16_t,
-                                  std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+  using Bits = BitsOf<T>;
   const Cells cells = GuessCells(params, g, argmax);
   FirstError error;
   const int64_t cost = g.width * g.channels * std::max<int64_t>(1, cells.rows * cells.columns) / 2;

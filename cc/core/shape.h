@@ -51,15 +51,13 @@ class Shape {
     return product;
   }
 
-  // Whether the number of bytes of 64-bit elements fits into 63 bits.
+  // Whether the bytes of 64-bit elements can be counted in 63 bits, without the help of a size of
+  // 0: frameworks multiply from left to right.
   bool countable() const {
     int64_t product = 8;
     for (int axis = 0; axis < rank_; ++axis) {
-      if (sizes_[axis] == 0) return true;
-    }
-    for (int axis = 0; axis < rank_; ++axis) {
-      if (sizes_[axis] != kUnknown && __builtin_mul_overflow(product, sizes_[axis], &product))
-        return false;
+      if (sizes_[axis] == kUnknown || sizes_[axis] == 0) continue;
+      if (__builtin_mul_overflow(product, sizes_[axis], &product)) return false;
     }
     return true;
   }

@@ -16,7 +16,7 @@ py::tuple MaxPoolWithArgmax(const py::object& input_object, std::array<int64_t, 
     throw py::value_error("max_pool_with_argmax: 'padding' must be VALID or SAME, got " + padding);
   }
   const py::array input = Contiguous(input_object);
-  const py::dtype index = py::dtype::from_args(output_dtype);
+  const py::dtype index = py::dtype::from_args(output_dtype).attr("newbyteorder")("=");
   const op::Params params{
       {ksize[0], ksize[1]}, {strides[0], strides[1]}, padding == "SAME", include_batch_in_index};
   core::Shape shape;

@@ -2,6 +2,9 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstdint>
+
 #include "numpy/module.h"
 
 namespace tfseg::numpy {
@@ -14,7 +17,9 @@ op::Params ParamsOf(bool include_batch_in_index, const std::vector<int64_t>& win
   params.include_batch_in_index = include_batch_in_index;
   params.check_windows = !windows.empty();
   if (params.check_windows) {
-    if (windows.size() != 4) throw py::value_error("max_unpool: 'windows' must have 4 numbers");
+    if (windows.size() != 4)
+      throw py::value_error("max_unpool: 'windows' must have 4 numbers, got " +
+                            std::to_string(windows.size()));
     for (int axis = 0; axis < 2; ++axis) {
       params.ksize[axis] = windows[axis];
       params.strides[axis] = windows[2 + axis];
@@ -30,6 +35,8 @@ py::array MaxUnpool(const py::object& input_object, const py::object& argmax_obj
   const py::array argmax = Contiguous(argmax_object);
   const op::Params params = ParamsOf(include_batch_in_index, windows);
   core::Shape shape;
+  // The number that stands for an unknown size in a graph is just a negative one here.
+  for (int64_t& size : output_shape) size = std::max<int64_t>(size, -INT64_MAX);
   ThrowIfError(op::InferShape(params, ShapeOf(input), ShapeOf(argmax), output_shape[0],
                               output_shape[1], &shape));
   py::array output = Empty(shape, input.dtype());

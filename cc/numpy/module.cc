@@ -5,7 +5,10 @@
 PYBIND11_MODULE(_core, module) {
   namespace py = pybind11;
   using tfseg::numpy::NumpyThreadPool;
-  module.doc() = "The core of tfseg_ops on numpy arrays, without TensorFlow.";
+  module.doc() =
+      "The core of tfseg_ops on numpy arrays, without TensorFlow. Calls run without the "
+      "interpreter "
+      "lock: no other thread may change their arrays meanwhile.";
   module.def("level", &tfseg::core::Level,
              "The instruction set of the core library that was loaded.");
   module.def(

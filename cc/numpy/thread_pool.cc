@@ -31,7 +31,7 @@ NumpyThreadPool& NumpyThreadPool::Get() {
                                             pool.store(nullptr, std::memory_order_release);
                                             pool_mutex.unlock();
                                             if (parent != nullptr)
-                                              Get().num_threads_ = parent->num_threads_;
+                                              Get().num_threads_ = parent->num_threads_.load();
                                           });
   (void)forks;
   current = pool.load(std::memory_order_acquire);

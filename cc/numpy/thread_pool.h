@@ -2,6 +2,7 @@
 #ifndef TFSEG_NUMPY_THREAD_POOL_H_
 #define TFSEG_NUMPY_THREAD_POOL_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -31,7 +32,7 @@ class NumpyThreadPool final : public core::ThreadPool {
   std::mutex mutex_;
   std::condition_variable more_;
   std::deque<std::pair<void (*)(void*), void*>> tasks_;
-  int num_threads_;
+  std::atomic<int> num_threads_;
   int num_started_ = 0;
 };
 

@@ -45,6 +45,7 @@ inline core::Shape ToShape(const tensorflow::TensorShape& from) {
   return shape;
 }
 
+// For shapes that core has found countable.
 inline tensorflow::TensorShape FromShape(const core::Shape& from) {
   tensorflow::TensorShape shape;
   for (int axis = 0; axis < from.rank(); ++axis) shape.AddDim(from[axis]);

@@ -1,5 +1,7 @@
 #include "core/max_unpool.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "tf/adapter.h"
@@ -76,11 +78,13 @@ class MaxUnpool : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor& size = context->input(2);
     OP_REQUIRES_OK(context, RequirePair(ToShape(size.shape())));
+    // The number that stands for an unknown size in a graph is just a negative one here.
+    const auto known = [](int64_t number) { return std::max<int64_t>(number, -INT64_MAX); };
     core::Shape shape;
     OP_REQUIRES_OK(context, ToStatus(op::InferShape(params_, ToShape(context->input(0).shape()),
                                                     ToShape(context->input(1).shape()),
-                                                    size.flat<int64_t>()(0),
-                                                    size.flat<int64_t>()(1), &shape)));
+                                                    known(size.flat<int64_t>()(0)),
+                                                    known(size.flat<int64_t>()(1)), &shape)));
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &output));
     KernelContext kernel(context);

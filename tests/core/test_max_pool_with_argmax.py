@@ -229,3 +229,17 @@ def test_wrong_argument_is_named(
     with pytest.raises(error) as caught:
         core.max_pool_with_argmax(**{**_OK, **change})
     assert str(caught.value) == f"max_pool_with_argmax: {words}"
+
+
+def test_positions_asked_for_in_foreign_byte_order_come_in_native_order(core: Core) -> None:
+    image = np.arange(16.0).reshape(1, 4, 4, 1)
+    native = core.max_pool_with_argmax(image, (2, 2), (2, 2), "VALID", "int32")[1]
+    foreign = core.max_pool_with_argmax(image, (2, 2), (2, 2), "VALID", ">i4")[1]
+    np.testing.assert_array_equal(foreign, native)
+
+
+def test_largest_window_pools_the_whole_image(core: Core) -> None:
+    image = np.arange(2.0 * 3 * 4 * 8).reshape(2, 3, 4, 8)
+    output, argmax = core.max_pool_with_argmax(image, (2**31 - 1,) * 2, (2**31 - 1,) * 2, "SAME")
+    np.testing.assert_array_equal(output, image.max(axis=(1, 2), keepdims=True))
+    np.testing.assert_array_equal(argmax[0, 0, 0], np.arange(88, 96))

@@ -516,3 +516,19 @@ def test_wrong_argument_of_the_gradient_is_named(
     with pytest.raises(error) as caught:
         core.max_unpool_grad(grad, argmax)
     assert str(caught.value) == f"max_unpool: {words}"
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((-(2**63), 4), "must not be negative, got [-9223372036854775807, 4]"),
+        ((2**31 - 1, 2**31 - 1), "must fit into memory, got [2147483647, 2147483647]"),
+    ],
+)
+def test_extreme_output_size_is_named_even_without_channels(
+    core: Core, size: tuple[int, int], words: str
+) -> None:
+    empty = np.zeros((8, 1, 1, 0))
+    with pytest.raises(ValueError, match="max_unpool") as caught:
+        core.max_unpool(empty, empty.astype(np.int64), size)
+    assert str(caught.value) == f"max_unpool: 'output_shape' {words}"

@@ -276,3 +276,18 @@ def test_output_size_must_be_integers(size: Any) -> None:
 def test_windows_must_be_a_size_and_strides(windows: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=r"^max_unpool: 'windows' must be "):
         ops.max_unpool(ZEROS, masks(), (4, 6), windows=windows)
+
+
+def test_extreme_output_size_is_an_error_and_no_crash() -> None:
+    unpool = tf.function(
+        ops.max_unpool,
+        input_signature=[
+            tf.TensorSpec([None] * 4),
+            tf.TensorSpec([None] * 4, tf.int64),
+            tf.TensorSpec([2], tf.int64),
+        ],
+    )
+    empty = np.zeros((8, 1, 1, 0), np.float32)
+    for size in ([-(2**63), 4], [2**31 - 1, 2**31 - 1]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="max_unpool: 'output_shape' must"):
+            unpool(empty, empty.astype(np.int64), size)

@@ -216,6 +216,24 @@ def test_subnormal_numbers_are_compared_and_kept(path: str, dtype: Any) -> None:
     assert_same_bits(output.numpy(), expected)
 
 
+def test_compiled_neighbours_that_turn_the_axes_do_not_change_results() -> None:
+    """XLA may turn axes by relabelling them alone, which must not reach the kernels."""
+
+    def run(image: tf.Tensor, filters: tf.Tensor) -> list[tf.Tensor]:
+        turned = tf.transpose(image, [0, 2, 3, 1])
+        output, argmax = ops.max_pool_with_argmax(turned, 2, 2, "SAME")
+        restored = ops.max_unpool(tf.transpose(output, [0, 2, 1, 3]), argmax, tf.shape(turned)[1:3])
+        sums = tf.nn.conv2d(restored, filters, 1, "SAME")
+        return [output, argmax, tf.transpose(restored, [0, 3, 1, 2]), sums]
+
+    generator = np.random.default_rng(0)
+    image = tf.constant(generator.integers(-9, 9, (2, 3, 8, 8)), tf.float32)
+    filters = tf.constant(generator.integers(-9, 9, (3, 3, 3, 5)), tf.float32)
+    results = tf.function(run, jit_compile=True)(image, filters)
+    for result, expected in zip(results, run(image, filters), strict=True):
+        assert_same(result, expected)
+
+
 @pytest.mark.parametrize("same", [[[1, 2], [3, 4]], ((1.0, 2), (3, 4))])
 def test_lists_are_taken_as_tensors(same: Any) -> None:
     image = np.asarray(same, np.float32)[None, :, :, None]

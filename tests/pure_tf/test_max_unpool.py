@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.tolerances import FLOAT_DTYPES, INDEX_DTYPES, assert_close, assert_same
+from helpers.tolerances import FLOAT_DTYPES, INDEX_DTYPES, assert_close, assert_same, name_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.max_pool_with_argmax import max_pool_with_argmax
@@ -77,6 +77,16 @@ def test_static_shape_is_what_can_be_known() -> None:
     spec = [None, 2, 3, 5]
     trace = unpool.get_concrete_function(tf.TensorSpec(spec), tf.TensorSpec(spec, tf.int64))
     assert trace.structured_outputs.shape.as_list() == [None, 4, 6, 5]
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES[:2], ids=name_of)
+def test_sums_are_kept_in_float32(dtype: Any) -> None:
+    """64 ones after 4096 would each be lost in a sum of the dtype itself."""
+    values = np.full((1, 1, 65, 1), 1, dtype)
+    values[0, 0, 0, 0] = 4096
+    result = pure_tf.max_unpool(values, np.zeros(values.shape, np.int32), (1, 1))
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result.numpy().astype(np.float32), [[[[4160]]]])
 
 
 def spoilt(value: int) -> np.ndarray:

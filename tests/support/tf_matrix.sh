@@ -12,6 +12,7 @@ for minor in "$@"; do
   printf '\n=== TensorFlow %s\n' "$minor"
   python3 -m venv "$scratch/$minor"
   python="$scratch/$minor/bin/python"
+  export PATH="$scratch/$minor/bin:$PATH"
   git clone --quiet "$root" "$scratch/source-$minor"
   "$python" -m pip install --quiet "setuptools>=77" wheel cmake ninja pybind11 "tensorflow==$minor.*" \
     pytest hypothesis

@@ -58,22 +58,12 @@ class MaxPoolingWithArgmax2D(keras.layers.Layer):
         return [output, argmax]
 
     def compute_output_shape(self, input_shape: Any) -> list[tuple[int | None, ...]]:
-        _checks.require_rank_4(type(self).__name__, "inputs", input_shape)
-        batch, height, width, channels = input_shape
-        sizes = []
-        for size, pool, stride in zip((height, width), self.pool_size, self.strides, strict=True):
-            reach = size if self.padding == "same" or size is None else size - pool + 1
-            sizes.append(None if reach is None else -(-reach // stride))
-        shape = (batch, *sizes, channels)
-        return [shape, shape]
+        outputs = self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        return [output.shape for output in outputs]
 
     def compute_output_spec(self, inputs: keras.KerasTensor) -> list[keras.KerasTensor]:
-        # Keras would give every output the dtype of the layer; positions are integers.
-        output, argmax = self.compute_output_shape(inputs.shape)
-        return [
-            keras.KerasTensor(output, dtype=self.compute_dtype),
-            keras.KerasTensor(argmax, dtype=self.argmax_dtype),
-        ]
+        # From the op itself: a layer's own rule would give positions the dtype of the values.
+        return keras.Operation.compute_output_spec(self, inputs)
 
     def get_config(self) -> dict[str, Any]:
         return {

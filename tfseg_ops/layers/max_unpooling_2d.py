@@ -57,16 +57,16 @@ class MaxUnpooling2D(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> tuple[int | None, ...]:
         _require_inputs(input_shape)
-        for argument, shape in zip(("values", "argmax", "like"), input_shape, strict=False):
-            _checks.require_rank_4(type(self).__name__, argument, shape)
-        batch, height, width, channels = input_shape[0]
-        if len(input_shape) == 3:
-            return (batch, input_shape[2][1], input_shape[2][2], channels)
-        sizes = [
-            None if extent is None else extent * stride
-            for extent, stride in zip((height, width), self.strides, strict=True)
+        dtypes = (self.compute_dtype, "int64", self.compute_dtype)
+        inputs = [
+            keras.KerasTensor(shape, dtype)
+            for shape, dtype in zip(input_shape, dtypes, strict=False)
         ]
-        return (batch, *sizes, channels)
+        return self.compute_output_spec(inputs).shape
+
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+        # From the op itself, so that what it would refuse is refused when the model is built.
+        return keras.Operation.compute_output_spec(self, inputs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "pool_size": self.pool_size, "strides": self.strides}

@@ -1,7 +1,8 @@
 """Functions on tensors, each with its gradient.
 
 All take and give float16, bfloat16, float32 and float64, any batch, unknown static dimensions, and
-work eagerly, in `tf.function`, under `jit_compile=True` and in a SavedModel.
+work eagerly, in `tf.function`, under `jit_compile=True` and in a SavedModel. XLA compiles for one
+shape at a time: it refuses sizes that only the data decide, such as those of `tf.boolean_mask`.
 """
 
 from tfseg_ops.ops.max_pool_with_argmax import max_pool_with_argmax

@@ -1,4 +1,7 @@
-"""The ops in stock TensorFlow, with the same arguments, results and errors as in `tfseg_ops.ops`.
+"""The ops in stock TensorFlow, with the same arguments and results as in `tfseg_ops.ops`.
+
+Eagerly their errors are the same too. In a graph, what only shows at run time is reported by
+`tf.debugging.Assert`, and under XLA, which drops such checks, not at all.
 
 They are the baseline of the benchmarks, a second witness in the tests, and what runs inside
 `tfseg_ops.portable()`.

@@ -18,6 +18,7 @@ def max_pool_with_argmax(
     """Takes the maximum of each window and its position, by one comparison a pixel of the window.
 
     See `ops.max_pool_with_argmax`. Unlike `tf.nn.max_pool_with_argmax` it can be compiled by XLA.
+    Its graph grows with the window: it is not meant for windows of thousands of pixels.
     """
     input, ksize, strides, padding, dtype = _checks.pooling(
         input, ksize, strides, padding, output_dtype
