@@ -89,7 +89,7 @@ def load_ops() -> types.ModuleType:
     """
     found = tf.__version__
     if not OPS_LIBRARY.exists() or minor(build_info().get("tensorflow", "")) != minor(found):
-        raise ImportError(mismatch_message(found))
+        raise ImportError(mismatch_message(found, " (the library is missing)"))
     try:
         module: types.ModuleType = tf.load_op_library(str(OPS_LIBRARY))
     except (tf.errors.OpError, OSError) as error:
