@@ -54,6 +54,8 @@ class CMakeBuild(build_ext):
         output = (
             ROOT / PACKAGE if self.inplace else pathlib.Path(self.build_lib).resolve() / PACKAGE
         )
+        # The CUDA sources on the CPU are for tests, so for those who work on the package.
+        emulator = os.environ.get("TFSEG_EMULATOR", "AUTO" if self.inplace else "OFF")
         # One build folder for each Python and TensorFlow: two of them must not share object files.
         tag = f"cp{sys.version_info.major}{sys.version_info.minor}-tf{version}"
         build = pathlib.Path(os.environ.get("TFSEG_BUILD_DIR", ROOT / "build" / tag)).resolve()
@@ -63,6 +65,7 @@ class CMakeBuild(build_ext):
             f"-DTFSEG_TENSORFLOW={locations[0]}",
             f"-DTFSEG_OUTPUT={output}",
             f"-DTFSEG_CUDA={os.environ.get('TFSEG_CUDA', 'AUTO')}",
+            f"-DTFSEG_EMULATOR={emulator}",
             f"-DTFSEG_WERROR={os.environ.get('TFSEG_WERROR', 'OFF')}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPython_EXECUTABLE={sys.executable}",
@@ -80,13 +83,18 @@ class CMakeBuild(build_ext):
                 f"{version}; the ops will work, but not under jit_compile=True",
                 file=sys.stderr,
             )
+        if not (build / "emulator.txt").read_text():
+            self._run(
+                "cmake", "--build", str(build), "--parallel", jobs, "--target", "tfseg_emulated"
+            )  # fmt: skip
         info = {
             "distribution": name,
             "tensorflow": version,
             "python": ".".join(map(str, sys.version_info[:3])),
             "compiler": self._compiler(build),
             "source": str(ROOT),
-            "cuda": (build / "cuda.txt").read_text().strip(),
+            "emulator": (build / "emulator.txt").read_text(),
+            **dict(line.split("=", 1) for line in (build / "cuda.txt").read_text().splitlines()),
         }
         (output / "_build_info.py").write_text(
             f'"""Written by setup.py."""\n\nBUILD_INFO = {info!r}\n'

@@ -22,6 +22,8 @@ STEMS = CMAKE.partition("set(TFSEG_STEMS")[2].partition(")")[0].split()
 FILES = [
     "cc/core/{}.h",
     "cc/core/{}.cc",
+    "cc/cuda/{}.h",
+    "cc/cuda/{}.cu",
     "cc/tf/{}.cc",
     "cc/xla/{}.cc",
     "cc/numpy/{}.cc",
@@ -29,6 +31,8 @@ FILES = [
     "tfseg_ops/pure_tf/{}.py",
     "tests/reference/{}.py",
     "tests/core/test_{}.py",
+    "tests/cuda/test_{}.cc",
+    "tests/gpu/test_{}.py",
     "tests/ops/test_{}.py",
     "tests/pure_tf/test_{}.py",
     "benchmarks/bench_{}.py",
@@ -37,6 +41,10 @@ FILES = [
 COMPOSITIONS: set[str] = set()
 # Ops without a gradient, each with the reason.
 NO_GRADIENT: dict[str, str] = {}
+# The GPU's kernels are registered without a GPU too, where the package was built with CUDA.
+DEVICES = ["CPU", "XLA_CPU_JIT"]
+if not _library.cuda_absence():
+    DEVICES += ["GPU", "XLA_GPU_JIT"]
 
 
 def test_list_of_stems_is_read() -> None:
@@ -130,7 +138,7 @@ def test_dtypes_are_the_same_in_core_in_tensorflow_and_in_python(attribute: str,
     assert [dtype.name for dtype in checked] == wanted
     for op in our_ops():
         assert attribute_dtypes(op, attribute) == wanted, op
-        for device in ("CPU", "XLA_CPU_JIT"):
+        for device in DEVICES:
             assert kernel_dtypes(op, device, attribute) == set(wanted), (op, device)
 
 
@@ -148,10 +156,10 @@ def test_no_reason_is_left_over() -> None:
     assert set(NO_GRADIENT) <= set(our_ops())
 
 
-def test_each_op_has_kernels_for_the_cpu_and_for_xla() -> None:
+def test_each_op_has_kernels_for_every_device_and_for_xla() -> None:
     for op in our_ops():
         devices = {k.device_type for k in kernels.get_registered_kernels_for_op(op).kernel}
-        assert {"CPU", "XLA_CPU_JIT"} <= devices, op
+        assert set(DEVICES) <= devices, op
 
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
@@ -170,7 +178,9 @@ def test_core_includes_nothing_but_core_and_the_standard_library() -> None:
 
 
 def test_cuda_launchers_include_no_framework() -> None:
-    for _, header in INCLUDE.findall(sources("cc/cuda")):
+    includes = INCLUDE.findall(sources("cc/cuda"))
+    assert ("<", "cuda_runtime.h") in includes
+    for _, header in includes:
         assert not FORBIDDEN.match(header), header
 
 
@@ -190,6 +200,18 @@ def test_core_library_exports_its_interface_alone() -> None:
         assert any("max_unpool::Forward" in symbol for symbol in symbols)
         for symbol in symbols:
             assert re.match(r"((vtable|typeinfo|typeinfo name) for )?tfseg::core::", symbol), symbol
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+@pytest.mark.skipif(bool(_library.cuda_absence()), reason=f"CUDA: {_library.cuda_absence()}")
+def test_no_library_takes_cuda_functions_from_another() -> None:
+    """TensorFlow's libraries export stubs of them, which fail where it was built without CUDA."""
+    libraries = [package() / "lib/libtfseg_cuda.so", _library.OPS_LIBRARY, _library.XLA_LIBRARY]
+    for library in libraries:
+        command = ["nm", "-D", "--undefined-only", str(library)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert output
+        assert not re.findall(r" U _{0,2}cu(?:da|[A-Z])\w*", output), library
 
 
 def test_public_names_and_signatures_are_those_agreed_on() -> None:

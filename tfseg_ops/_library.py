@@ -5,7 +5,9 @@ library may fail to load without taking the ops down. `TFSEG_OPS_PORTABLE=1` doe
 them.
 """
 
+import ctypes
 import functools
+import os
 import pathlib
 import re
 import sys
@@ -25,8 +27,10 @@ except ModuleNotFoundError as error:
     ) from None
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
-OPS_LIBRARY = _PACKAGE / "_tfseg_ops.so"
-XLA_LIBRARY = _PACKAGE / "_tfseg_xla.so"
+# For tests: "emulated" takes the CUDA kernels, run on the CPU, in the place of the CPU's.
+_VARIANT = "_emulated" if os.environ.get("TFSEG_OPS_LIBRARY") == "emulated" else ""
+OPS_LIBRARY = _PACKAGE / f"_tfseg_ops{_VARIANT}.so"
+XLA_LIBRARY = _PACKAGE / f"_tfseg_xla{_VARIANT}.so"
 
 
 def build_info() -> dict[str, str]:
@@ -126,6 +130,46 @@ def xla_available() -> bool:
 def cuda_absence() -> str:
     """Returns why the ops have no CUDA kernels, or an empty string when they have."""
     return build_info().get("cuda", "not built")
+
+
+def cuda_driver() -> str:
+    """Returns the NVIDIA driver's release and CUDA version, "580.65 (CUDA 13.0)", or "" for none.
+
+    Asking starts nothing on the GPU.
+    """
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return ""
+    supports = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+    release = _driver_release()
+    return f"{release} ({supports})" if release else supports
+
+
+def _driver_release(file: pathlib.Path = pathlib.Path("/proc/driver/nvidia/version")) -> str:
+    """Returns "580.65.06", or an empty string where the kernel tells nothing of a driver."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(r"Kernel Module\b.*?\s(\d+\.[\d.]+)", text)
+    return found.group(1) if found else ""
+
+
+def cuda_driver_problem() -> str:
+    """Returns why the driver cannot run the CUDA kernels, or "" if it can or there is none."""
+    needed, found = build_info().get("cuda_minimum_driver", ""), cuda_driver()
+    release = found.partition(".")[0]
+    if cuda_absence() or not (needed.isdigit() and release.isdigit()):
+        return ""
+    if int(release) >= int(needed):
+        return ""
+    return (
+        f"the CUDA kernels need the NVIDIA driver {needed} or newer, got {found}: "
+        "update the driver, or rebuild without them, "
+        f"`export TFSEG_CUDA=OFF && {rebuild_command()}`"
+    )
 
 
 def running_doctor() -> bool:

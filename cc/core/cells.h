@@ -16,42 +16,6 @@
 
 namespace tfseg::core::max_unpool {
 
-// Sizes of the masks (height, width) and of the output (out_height, out_width).
-struct Geometry {
-  int64_t batch, height, width, channels;
-  int64_t out_height, out_width;
-
-  int64_t masks_per_image() const { return height * width * channels; }
-  int64_t num_masks() const { return batch * masks_per_image(); }
-  int64_t out_per_image() const { return out_height * out_width * channels; }
-  int64_t num_outputs() const { return batch * out_per_image(); }
-};
-
-// The place in the whole output that mask number `element` of image `b` names, or -1 when it is not
-// legal.
-template <typename Index>
-inline int64_t Place(const Params& params, const Geometry& g, int64_t b, int64_t element,
-                     Index mask) {
-  const int64_t image = g.out_per_image();
-  const int64_t limit = params.include_batch_in_index ? g.batch * image : image;
-  const auto position = static_cast<int64_t>(mask);
-  if (!(position >= 0 && position < limit)) return -1;
-  const int64_t place = params.include_batch_in_index ? position : b * image + position;
-  if (params.check_windows) {
-    const int64_t in_image = place - b * image;
-    if (!(in_image >= 0 && in_image < image)) return -1;
-    const int64_t pixel = in_image / g.channels;
-    const int64_t mask_pixel = element % g.masks_per_image() / g.channels;
-    const bool own = in_image % g.channels == element % g.channels &&
-                     InWindow(pixel / g.out_width, mask_pixel / g.width, g.out_height, g.height,
-                              params.ksize[0], params.strides[0]) &&
-                     InWindow(pixel % g.out_width, mask_pixel % g.width, g.out_width, g.width,
-                              params.ksize[1], params.strides[1]);
-    if (!own) return -1;
-  }
-  return place;
-}
-
 struct Cells {
   int64_t rows, columns;  // the size of a cell; 0 when the masks don't lie in cells
 };

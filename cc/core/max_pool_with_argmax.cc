@@ -26,12 +26,6 @@ int64_t OutputSize(int64_t input, int64_t ksize, int64_t stride, bool same_paddi
   return input - ksize + stride >= 0 ? (input - ksize + stride) / stride : kTooLarge;
 }
 
-struct Geometry {
-  int64_t batch, height, width, channels;
-  int64_t out_height, out_width;
-  int64_t pad_top, pad_left;
-};
-
 // A window's rows and columns inside the input, and where its first element stands.
 struct Window {
   int64_t rows, columns;
@@ -182,20 +176,18 @@ void Rows(const Params& params, const Geometry& g, int64_t begin, int64_t end,
                       WorthStreaming(argmax, outputs * sizeof(Index), g.channels * sizeof(Index));
   for (int64_t row = begin; row < end; ++row) {
     const int64_t b = row / g.out_height;
-    const int64_t y = (row % g.out_height) * params.strides[0] - g.pad_top;
-    const int64_t top = std::max<int64_t>(y, 0);
-    const int64_t rows = std::min(y + params.ksize[0], g.height) - top;
+    const Span y =
+        WindowAlong(row % g.out_height, params.ksize[0], params.strides[0], g.pad_top, g.height);
     for (int64_t j = 0; j < g.out_width;) {
-      const int64_t x = j * params.strides[1] - g.pad_left;
-      const int64_t left = std::max<int64_t>(x, 0);
-      const int64_t columns = std::min(x + params.ksize[1], g.width) - left;
-      const int64_t inside = (top * g.width + left) * g.channels;
-      const Window window{rows, columns, inside + (params.include_batch_in_index ? b * image : 0)};
+      const Span x = WindowAlong(j, params.ksize[1], params.strides[1], g.pad_left, g.width);
+      const int64_t inside = (y.begin * g.width + x.begin) * g.channels;
+      const Window window{y.end - y.begin, x.end - x.begin,
+                          inside + (params.include_batch_in_index ? b * image : 0)};
       const T* first = input + b * image + inside;
       const int64_t out = (row * g.out_width + j) * g.channels;
       // Several pixels at once only where no window is cut by the border.
       const int64_t last = j + layout.pixels - 1;
-      if (layout.pixels > 1 && last < g.out_width && x >= 0 &&
+      if (layout.pixels > 1 && last < g.out_width && j * params.strides[1] >= g.pad_left &&
           last * params.strides[1] - g.pad_left + params.ksize[1] <= g.width) {
         MaximaInLanes<true, T, Where>(g, layout, layout.pixels * static_cast<int>(g.channels),
                                       window, first, output + out, argmax + out);
@@ -269,12 +261,7 @@ Status Forward(const Params& params, const Context& context, const ConstBuffer& 
   TFSEG_RETURN_IF_ERROR(InferShape(params, input.shape, argmax.dtype, &shape));
   HintHugePages(output.data, shape.num_elements() * SizeOf(output.dtype));
   HintHugePages(argmax.data, shape.num_elements() * SizeOf(argmax.dtype));
-  Geometry g{
-      input.shape[0], input.shape[1], input.shape[2], input.shape[3], shape[1], shape[2], 0, 0};
-  g.pad_top = PaddingBefore(g.height, g.out_height, params.ksize[0], params.strides[0],
-                            params.same_padding);
-  g.pad_left =
-      PaddingBefore(g.width, g.out_width, params.ksize[1], params.strides[1], params.same_padding);
+  const Geometry g = GeometryOf(params, input.shape, shape);
   return DispatchFloat(kOp, "input", input.dtype, [&](auto value) {
     using T = typename decltype(value)::type;
     return DispatchIndex(kOp, "output_dtype", argmax.dtype, [&](auto index) {

@@ -41,6 +41,36 @@ TFSEG_HOST_DEVICE inline int64_t PaddingBefore(int64_t input, int64_t output, in
   return same_padding && total > 0 ? total / 2 : 0;
 }
 
+// Sizes of the input (height, width) and of the results (out_height, out_width), and the padding
+// before the first row and column.
+struct Geometry {
+  int64_t batch, height, width, channels;
+  int64_t out_height, out_width;
+  int64_t pad_top, pad_left;
+};
+
+inline Geometry GeometryOf(const Params& params, const Shape& input, const Shape& output) {
+  return {
+      input[0],
+      input[1],
+      input[2],
+      input[3],
+      output[1],
+      output[2],
+      PaddingBefore(input[1], output[1], params.ksize[0], params.strides[0], params.same_padding),
+      PaddingBefore(input[2], output[2], params.ksize[1], params.strides[1], params.same_padding)};
+}
+
+// The part of window number `window` along one axis that lies inside the input.
+struct Span {
+  int64_t begin, end;
+};
+TFSEG_HOST_DEVICE inline Span WindowAlong(int64_t window, int64_t ksize, int64_t stride,
+                                          int64_t padding, int64_t input) {
+  const int64_t first = window * stride - padding;
+  return {first > 0 ? first : 0, first + ksize < input ? first + ksize : input};
+}
+
 // input [batch, height, width, channels] -> output and argmax [batch, out_height, out_width,
 // channels]. Parts of `input` may be unknown, and are then unknown in `output`.
 TFSEG_API Status InferShape(const Params& params, const Shape& input, DType argmax, Shape* output);

@@ -11,7 +11,8 @@
 
 namespace tfseg::core {
 
-enum class Code { kOk, kInvalidArgument, kInvalidType, kResourceExhausted };
+// kInternal: a device failed, which no argument explains.
+enum class Code { kOk, kInvalidArgument, kInvalidType, kResourceExhausted, kInternal };
 
 struct [[nodiscard]] Status {
   Code code = Code::kOk;
@@ -29,6 +30,7 @@ struct [[nodiscard]] Status {
   static Status ResourceExhausted(std::string message) {
     return {Code::kResourceExhausted, std::move(message)};
   }
+  static Status Internal(std::string message) { return {Code::kInternal, std::move(message)}; }
 };
 
 }  // namespace tfseg::core

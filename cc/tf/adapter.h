@@ -7,6 +7,13 @@
 #include "core/parallel.h"
 #include "core/shape.h"
 #include "core/status.h"
+#if defined(TFSEG_CUDA)
+#include "cuda/context.h"
+#if !defined(TFSEG_CUDA_EMULATED)
+#include "tensorflow/core/framework/device_base.h"
+#include "xla/stream_executor/stream.h"
+#endif
+#endif
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -27,6 +34,8 @@ inline absl::Status ToStatus(const core::Status& status) {
       return absl::InvalidArgumentError(status.message);
     case core::Code::kResourceExhausted:
       return absl::ResourceExhaustedError(status.message);
+    case core::Code::kInternal:
+      break;
   }
   return absl::InternalError(status.message);
 }
@@ -60,30 +69,75 @@ inline core::Buffer Out(tensorflow::Tensor* tensor) {
   return {tensor->data(), ToDType(tensor->dtype()), ToShape(tensor->shape())};
 }
 
-// The threads that TensorFlow gives to the CPU kernels, and its scratch memory.
-class KernelContext final : public core::ThreadPool, public core::Workspace {
+// TensorFlow's scratch memory, on the device of the kernel.
+class Scratch final : public core::Workspace {
  public:
-  explicit KernelContext(tensorflow::OpKernelContext* context)
-      : context_(context), threads_(*context->device()->tensorflow_cpu_worker_threads()) {}
+  explicit Scratch(tensorflow::OpKernelContext* context) : context_(context) {}
+
+  void* Allocate(int64_t bytes) override {
+    tensors_.emplace_back();
+    const bool allocated =
+        context_->allocate_temp(tensorflow::DT_INT8, {bytes}, &tensors_.back()).ok();
+    return allocated ? tensors_.back().data() : nullptr;
+  }
+
+ private:
+  tensorflow::OpKernelContext* context_;
+  std::vector<tensorflow::Tensor> tensors_;
+};
+
+// What a CPU kernel gives to core: the threads that TensorFlow gives to it.
+class CpuContext final : public core::ThreadPool {
+ public:
+  explicit CpuContext(tensorflow::OpKernelContext* context)
+      : threads_(*context->device()->tensorflow_cpu_worker_threads()), scratch_(context) {}
 
   int NumThreads() const override { return threads_.num_threads; }
   void Schedule(void (*task)(void*), void* argument) override {
     threads_.workers->Schedule([task, argument] { task(argument); });
   }
-  void* Allocate(int64_t bytes) override {
-    scratch_.emplace_back();
-    const bool allocated =
-        context_->allocate_temp(tensorflow::DT_INT8, {bytes}, &scratch_.back()).ok();
-    return allocated ? scratch_.back().data() : nullptr;
-  }
 
-  core::Context context() { return {*this, *this}; }
+  core::Context Get() { return {*this, scratch_}; }
 
  private:
-  tensorflow::OpKernelContext* context_;
   const tensorflow::DeviceBase::CpuWorkerThreads& threads_;
-  std::vector<tensorflow::Tensor> scratch_;
+  Scratch scratch_;
 };
+
+#if defined(TFSEG_CUDA)
+// What a GPU kernel gives to a launcher: its stream. The emulator has none.
+class GpuContext final {
+ public:
+  explicit GpuContext(tensorflow::OpKernelContext* context) : scratch_(context) {
+#if !defined(TFSEG_CUDA_EMULATED)
+    stream_ = static_cast<CUstream_st*>(
+        context->op_device_context()->stream()->platform_specific_handle().stream);
+#endif
+  }
+
+  cuda::Context Get() { return {stream_, scratch_}; }
+
+ private:
+  CUstream_st* stream_ = nullptr;
+  Scratch scratch_;
+};
+#endif
+
+// Registers Kernel<context>, a class template, for every device that has the op. `builder` is
+// Name("...") and what else it needs. Emulated CUDA kernels take the place of the CPU's.
+#define TFSEG_REGISTER_ON(builder, device, ...) \
+  REGISTER_KERNEL_BUILDER(builder.Device(tensorflow::device), __VA_ARGS__)
+#if defined(TFSEG_CUDA_EMULATED)
+#define TFSEG_REGISTER_KERNELS(builder, Kernel) \
+  TFSEG_REGISTER_ON(builder, DEVICE_CPU, Kernel<GpuContext>)
+#elif defined(TFSEG_CUDA)
+#define TFSEG_REGISTER_KERNELS(builder, Kernel)               \
+  TFSEG_REGISTER_ON(builder, DEVICE_CPU, Kernel<CpuContext>); \
+  TFSEG_REGISTER_ON(builder, DEVICE_GPU, Kernel<GpuContext>)
+#else
+#define TFSEG_REGISTER_KERNELS(builder, Kernel) \
+  TFSEG_REGISTER_ON(builder, DEVICE_CPU, Kernel<CpuContext>)
+#endif
 
 // Shapes of a graph under construction.
 inline core::Shape ToShape(tensorflow::shape_inference::InferenceContext* context,

@@ -3,6 +3,9 @@
 #include <string>
 
 #include "tf/adapter.h"
+#if defined(TFSEG_CUDA)
+#include "cuda/max_pool_with_argmax.h"
+#endif
 
 namespace tfseg::tf {
 namespace {
@@ -49,6 +52,7 @@ REGISTER_OP("Tfseg>MaxPoolWithArgmax")
     .Attr("include_batch_in_index: bool = false")
     .SetShapeFn(InferShape);
 
+template <typename DeviceContext>
 class MaxPoolWithArgmax : public OpKernel {
  public:
   explicit MaxPoolWithArgmax(OpKernelConstruction* context) : OpKernel(context) {
@@ -64,17 +68,16 @@ class MaxPoolWithArgmax : public OpKernel {
     Tensor* argmax = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &output));
     OP_REQUIRES_OK(context, context->allocate_output(1, FromShape(shape), &argmax));
-    KernelContext kernel(context);
-    OP_REQUIRES_OK(context, ToStatus(op::Forward(params_, kernel.context(), In(input), Out(output),
-                                                 Out(argmax))));
+    DeviceContext device(context);
+    OP_REQUIRES_OK(context,
+                   ToStatus(Forward(params_, device.Get(), In(input), Out(output), Out(argmax))));
   }
 
  private:
   op::Params params_;
 };
 
-REGISTER_KERNEL_BUILDER(Name("Tfseg>MaxPoolWithArgmax").Device(tensorflow::DEVICE_CPU),
-                        MaxPoolWithArgmax);
+TFSEG_REGISTER_KERNELS(Name("Tfseg>MaxPoolWithArgmax"), MaxPoolWithArgmax);
 
 }  // namespace
 }  // namespace tfseg::tf

@@ -5,6 +5,9 @@
 #include <vector>
 
 #include "tf/adapter.h"
+#if defined(TFSEG_CUDA)
+#include "cuda/max_unpool.h"
+#endif
 
 namespace tfseg::tf {
 namespace {
@@ -69,6 +72,7 @@ REGISTER_OP("Tfseg>MaxUnpool")
     .Attr("windows: list(int) = []")
     .SetShapeFn(InferShape);
 
+template <typename DeviceContext>
 class MaxUnpool : public OpKernel {
  public:
   explicit MaxUnpool(OpKernelConstruction* context) : OpKernel(context) {
@@ -87,17 +91,16 @@ class MaxUnpool : public OpKernel {
                                                     known(size.flat<int64_t>()(1)), &shape)));
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &output));
-    KernelContext kernel(context);
-    OP_REQUIRES_OK(context, ToStatus(op::Forward(params_, kernel.context(), In(context->input(0)),
-                                                 In(context->input(1)), Out(output))));
+    DeviceContext device(context);
+    OP_REQUIRES_OK(context, ToStatus(Forward(params_, device.Get(), In(context->input(0)),
+                                             In(context->input(1)), Out(output))));
   }
 
  private:
   op::Params params_;
 };
 
-REGISTER_KERNEL_BUILDER(
-    Name("Tfseg>MaxUnpool").Device(tensorflow::DEVICE_CPU).HostMemory("output_shape"), MaxUnpool);
+TFSEG_REGISTER_KERNELS(Name("Tfseg>MaxUnpool").HostMemory("output_shape"), MaxUnpool);
 
 REGISTER_OP("Tfseg>MaxUnpoolGrad")
     .Input("grad: T")
@@ -114,6 +117,7 @@ REGISTER_OP("Tfseg>MaxUnpoolGrad")
       return absl::OkStatus();
     });
 
+template <typename DeviceContext>
 class MaxUnpoolGrad : public OpKernel {
  public:
   explicit MaxUnpoolGrad(OpKernelConstruction* context) : OpKernel(context) {
@@ -128,16 +132,16 @@ class MaxUnpoolGrad : public OpKernel {
                    ToStatus(op::InferGradShape(ToShape(context->input(0).shape()),
                                                ToShape(context->input(1).shape()), &shape)));
     OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &grad_input));
-    KernelContext kernel(context);
-    OP_REQUIRES_OK(context, ToStatus(op::Backward(params_, kernel.context(), In(context->input(0)),
-                                                  In(context->input(1)), Out(grad_input))));
+    DeviceContext device(context);
+    OP_REQUIRES_OK(context, ToStatus(Backward(params_, device.Get(), In(context->input(0)),
+                                              In(context->input(1)), Out(grad_input))));
   }
 
  private:
   op::Params params_;
 };
 
-REGISTER_KERNEL_BUILDER(Name("Tfseg>MaxUnpoolGrad").Device(tensorflow::DEVICE_CPU), MaxUnpoolGrad);
+TFSEG_REGISTER_KERNELS(Name("Tfseg>MaxUnpoolGrad"), MaxUnpoolGrad);
 
 }  // namespace
 }  // namespace tfseg::tf

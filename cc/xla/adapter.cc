@@ -143,22 +143,20 @@ class Adapter : public tensorflow::XlaOpKernel {
 
 OpKernel* MakeAdapter(OpKernelConstruction* context) { return new Adapter(context); }
 
-// Registers the adapter for every op of the ops library, which is loaded before this one.
-void RegisterAll() {
-  using tensorflow::DEVICE_CPU_XLA_JIT;
+// Registers the adapter on one device for every op of the ops library, which is loaded before this
+// one.
+void RegisterAll(const char* device) {
   // The registry turns its entries into kernels once, when the first op of the process runs. What
   // is loaded later has to add its kernels by itself.
   const tensorflow::KernelList kernels = tensorflow::GetRegisteredKernelsForOp("AddV2");
   bool late = false;
-  for (const auto& kernel : kernels.kernel()) {
-    late = late || kernel.device_type() == DEVICE_CPU_XLA_JIT;
-  }
+  for (const auto& kernel : kernels.kernel()) late = late || kernel.device_type() == device;
   std::vector<tensorflow::OpDef> ops;
   OpRegistry::Global()->GetRegisteredOps(&ops);
   for (const tensorflow::OpDef& op : ops) {
     if (op.name().rfind(kPrefix, 0) != 0) continue;
     auto builder = tensorflow::XlaOpRegistrationBuilder::Name(op.name());
-    builder.Device(DEVICE_CPU_XLA_JIT);
+    builder.Device(device);
     for (const auto& input : op.input_arg()) {
       if (input.name() == kSizeInput) builder.CompileTimeConstantInput(kSizeInput);
     }
@@ -166,13 +164,19 @@ void RegisterAll() {
     new tensorflow::XlaOpRegistrar(builder.Build(&MakeAdapter));
     if (late) {
       new tensorflow::kernel_factory::OpKernelRegistrar(
-          tensorflow::KernelDefBuilder(op.name().c_str()).Device(DEVICE_CPU_XLA_JIT).Build(),
+          tensorflow::KernelDefBuilder(op.name().c_str()).Device(device).Build(),
           "tfseg::xla::Adapter", &MakeAdapter);
     }
   }
 }
 
-const bool registered = (RegisterAll(), true);
+const bool registered = [] {
+  RegisterAll(tensorflow::DEVICE_CPU_XLA_JIT);
+#if defined(TFSEG_CUDA) && !defined(TFSEG_CUDA_EMULATED)
+  RegisterAll(tensorflow::DEVICE_GPU_XLA_JIT);
+#endif
+  return true;
+}();
 
 }  // namespace
 }  // namespace tfseg::xla

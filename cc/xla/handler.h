@@ -3,11 +3,17 @@
 #ifndef TFSEG_XLA_HANDLER_H_
 #define TFSEG_XLA_HANDLER_H_
 
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "core/parallel.h"
 #include "core/shape.h"
 #include "core/status.h"
+#if defined(TFSEG_CUDA)
+#include "cuda/context.h"
+#endif
 #include "xla/ffi/api/ffi.h"
 
 namespace xla::ffi {
@@ -29,6 +35,8 @@ inline ffi::Error ToError(const core::Status& status) {
       return ffi::Error::InvalidArgument(status.message);
     case core::Code::kResourceExhausted:
       return ffi::Error(ffi::ErrorCode::kResourceExhausted, status.message);
+    case core::Code::kInternal:
+      break;
   }
   return ffi::Error::Internal(status.message);
 }
@@ -68,28 +76,110 @@ inline core::Buffer Out(ffi::Result<ffi::AnyBuffer>& buffer) {
   return {buffer->untyped_data(), ToDType(buffer->element_type()), ToShape(buffer->dimensions())};
 }
 
-// XLA's threads on the CPU.
-class HandlerThreads final : public core::ThreadPool {
+// What a handler gives to core: XLA's threads. ffi::ScratchAllocator fails on the CPU, so scratch
+// comes from the heap.
+class HostContext final : public core::ThreadPool {
  public:
-  explicit HandlerThreads(ffi::ThreadPool& pool) : pool_(pool) {}
+  explicit HostContext(ffi::ThreadPool pool) : pool_(std::move(pool)) {}
+
   int NumThreads() const override { return static_cast<int>(pool_.num_threads()); }
   void Schedule(void (*task)(void*), void* argument) override {
     pool_.Schedule([task, argument] { task(argument); });
   }
 
+  core::Context Get() { return {*this, *heap_}; }
+
  private:
-  ffi::ThreadPool& pool_;
+  ffi::ThreadPool pool_;
+  std::unique_ptr<core::HeapWorkspace> heap_ = std::make_unique<core::HeapWorkspace>();
 };
 
-// Runs fn(context) on XLA's threads. ffi::ScratchAllocator fails on the CPU, so scratch comes from
-// the heap.
-template <typename Fn>
-ffi::Error Run(ffi::ThreadPool& pool, Fn&& fn) {
-  HandlerThreads threads(pool);
-  core::HeapWorkspace workspace;
-  return ToError(fn(core::Context{threads, workspace}));
-}
+#if defined(TFSEG_CUDA_EMULATED)
+// The emulator has no stream, and its device's memory is the host's.
+class GpuContext final {
+ public:
+  cuda::Context Get() { return {nullptr, *heap_}; }
+
+ private:
+  std::unique_ptr<core::HeapWorkspace> heap_ = std::make_unique<core::HeapWorkspace>();
+};
+#elif defined(TFSEG_CUDA)
+// What a handler gives to a launcher: XLA's stream and scratch memory, which XLA takes back in the
+// order of the stream.
+class GpuContext final : public core::Workspace {
+ public:
+  GpuContext(CUstream_st* stream, ffi::ScratchAllocator scratch)
+      : stream_(stream), scratch_(std::move(scratch)) {}
+
+  void* Allocate(int64_t bytes) override {
+    // XLA refuses to be asked for more than 16, and gives whole lines all the same.
+    constexpr size_t kAlignment = 16;
+    return scratch_.Allocate(static_cast<size_t>(bytes), kAlignment).value_or(nullptr);
+  }
+
+  cuda::Context Get() { return {stream_, *this}; }
+
+ private:
+  CUstream_st* stream_;
+  ffi::ScratchAllocator scratch_;
+};
+#endif
+
+// Registers function<context>, a function template, as the handler `name` of every platform that
+// has the op. What follows binds its arguments. Emulated CUDA handlers take the place of the
+// host's.
+#define TFSEG_REGISTER_ON(platform, Context, name, function, ...)      \
+  XLA_FFI_DEFINE_HANDLER(k##Context##function, function<Context>,      \
+                         ffi::Ffi::Bind().Ctx<Context>() __VA_ARGS__); \
+  XLA_FFI_REGISTER_HANDLER(ffi::GetXlaFfiApi(), name, platform, k##Context##function)
+#if defined(TFSEG_CUDA_EMULATED)
+#define TFSEG_REGISTER_HANDLERS(...) TFSEG_REGISTER_ON("Host", GpuContext, __VA_ARGS__)
+#elif defined(TFSEG_CUDA)
+#define TFSEG_REGISTER_HANDLERS(...)                   \
+  TFSEG_REGISTER_ON("Host", HostContext, __VA_ARGS__); \
+  TFSEG_REGISTER_ON("CUDA", GpuContext, __VA_ARGS__)
+#else
+#define TFSEG_REGISTER_HANDLERS(...) TFSEG_REGISTER_ON("Host", HostContext, __VA_ARGS__)
+#endif
 
 }  // namespace tfseg::xla
+
+namespace xla::ffi {
+
+template <>
+struct CtxDecoding<tfseg::xla::HostContext> {
+  using Type = tfseg::xla::HostContext;
+  static std::optional<Type> Decode(const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* context,
+                                    DiagnosticEngine& diagnostic) {
+    auto pool = CtxDecoding<ThreadPool>::Decode(api, context, diagnostic);
+    if (!pool.has_value()) return std::nullopt;
+    return Type(*std::move(pool));
+  }
+};
+
+#if defined(TFSEG_CUDA_EMULATED)
+template <>
+struct CtxDecoding<tfseg::xla::GpuContext> {
+  using Type = tfseg::xla::GpuContext;
+  static std::optional<Type> Decode(const XLA_FFI_Api*, XLA_FFI_ExecutionContext*,
+                                    DiagnosticEngine&) {
+    return Type();
+  }
+};
+#elif defined(TFSEG_CUDA)
+template <>
+struct CtxDecoding<tfseg::xla::GpuContext> {
+  using Type = tfseg::xla::GpuContext;
+  static std::optional<Type> Decode(const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* context,
+                                    DiagnosticEngine& diagnostic) {
+    auto stream = CtxDecoding<PlatformStream<CUstream_st*> >::Decode(api, context, diagnostic);
+    auto scratch = CtxDecoding<ScratchAllocator>::Decode(api, context, diagnostic);
+    if (!stream.has_value() || !scratch.has_value()) return std::nullopt;
+    return Type(*stream, *std::move(scratch));
+  }
+};
+#endif
+
+}  // namespace xla::ffi
 
 #endif  // TFSEG_XLA_HANDLER_H_

@@ -3,13 +3,17 @@
 #include <algorithm>
 
 #include "xla/handler.h"
+#if defined(TFSEG_CUDA)
+#include "cuda/max_unpool.h"
+#endif
 
 namespace tfseg::xla {
 namespace {
 
 namespace op = core::max_unpool;
 
-ffi::Error MaxUnpool(ffi::ThreadPool pool, ffi::AnyBuffer input, ffi::AnyBuffer argmax,
+template <typename DeviceContext>
+ffi::Error MaxUnpool(DeviceContext device, ffi::AnyBuffer input, ffi::AnyBuffer argmax,
                      ffi::Result<ffi::AnyBuffer> output, bool include_batch_in_index,
                      ffi::Span<const int64_t> windows) {
   op::Params params;
@@ -19,38 +23,28 @@ ffi::Error MaxUnpool(ffi::ThreadPool pool, ffi::AnyBuffer input, ffi::AnyBuffer 
     std::copy(windows.begin(), windows.begin() + 2, params.ksize);
     std::copy(windows.begin() + 2, windows.end(), params.strides);
   }
-  return Run(pool, [&](const core::Context& context) {
-    return op::Forward(params, context, In(input), In(argmax), Out(output));
-  });
+  return ToError(Forward(params, device.Get(), In(input), In(argmax), Out(output)));
 }
 
-XLA_FFI_DEFINE_HANDLER(kMaxUnpool, MaxUnpool,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<bool>("include_batch_in_index")
-                           .Attr<ffi::Span<const int64_t>>("windows"));
-XLA_FFI_REGISTER_HANDLER(ffi::GetXlaFfiApi(), "tfseg_max_unpool", "Host", kMaxUnpool);
+TFSEG_REGISTER_HANDLERS("tfseg_max_unpool", MaxUnpool,
+                        .Arg<ffi::AnyBuffer>()
+                            .Arg<ffi::AnyBuffer>()
+                            .Ret<ffi::AnyBuffer>()
+                            .Attr<bool>("include_batch_in_index")
+                            .Attr<ffi::Span<const int64_t>>("windows"));
 
-ffi::Error MaxUnpoolGrad(ffi::ThreadPool pool, ffi::AnyBuffer grad, ffi::AnyBuffer argmax,
+template <typename DeviceContext>
+ffi::Error MaxUnpoolGrad(DeviceContext device, ffi::AnyBuffer grad, ffi::AnyBuffer argmax,
                          ffi::Result<ffi::AnyBuffer> grad_input, bool include_batch_in_index) {
   op::Params params;
   params.include_batch_in_index = include_batch_in_index;
-  return Run(pool, [&](const core::Context& context) {
-    return op::Backward(params, context, In(grad), In(argmax), Out(grad_input));
-  });
+  return ToError(Backward(params, device.Get(), In(grad), In(argmax), Out(grad_input)));
 }
 
-XLA_FFI_DEFINE_HANDLER(kMaxUnpoolGrad, MaxUnpoolGrad,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<bool>("include_batch_in_index"));
-XLA_FFI_REGISTER_HANDLER(ffi::GetXlaFfiApi(), "tfseg_max_unpool_grad", "Host", kMaxUnpoolGrad);
+TFSEG_REGISTER_HANDLERS(
+    "tfseg_max_unpool_grad", MaxUnpoolGrad,
+    .Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>().Attr<bool>(
+        "include_batch_in_index"));
 
 }  // namespace
 }  // namespace tfseg::xla

@@ -1,5 +1,6 @@
 """Bad input: the same words from TF eagerly, in graphs, under XLA, in numpy and portably."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from helpers.messages import words_of
 import tfseg_ops
 from tfseg_ops import _core, ops
 
+# Where the CUDA kernels run: a GPU drops the masks that the CPU refuses (tests/gpu has the rest).
+EMULATED = os.environ.get("TFSEG_OPS_LIBRARY") == "emulated"
+DROPPED = "an illegal mask is dropped on a GPU, and no error"
 TF_ERRORS = (ValueError, TypeError, tf.errors.InvalidArgumentError)
 
 
@@ -126,6 +130,8 @@ UNPOOL: dict[str, tuple[list[np.ndarray], dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", UNPOOL)
 def test_unpooling_names_what_is_wrong_in_the_same_words(case: str, path: str) -> None:
     arrays, keywords, words = UNPOOL[case]
+    if EMULATED and path != "portable" and words.startswith("'argmax' must lie in"):
+        pytest.skip(DROPPED)
     keywords = {"output_shape": (4, 6), **keywords}
     with pytest.raises(TF_ERRORS) as caught:
         RUNNERS[path](lambda *a: ops.max_unpool(*a, **keywords), arrays)
@@ -194,6 +200,7 @@ def test_pooling_in_numpy_uses_the_same_words(case: str) -> None:
     assert str(caught.value) == f"max_pool_with_argmax: {words}"
 
 
+@pytest.mark.skipif(EMULATED, reason=DROPPED)
 @pytest.mark.parametrize("path", ["eager", "graph", "xla"])
 def test_illegal_mask_is_an_error_in_the_gradient_too(path: str) -> None:
     """Of a gather alone: its forward pass has no masks to refuse."""

@@ -33,7 +33,7 @@ class MaxUnpooling2D(keras.layers.Layer):
     Raises:
         ValueError: another number of inputs, or shapes that do not fit.
         tf.errors.InvalidArgumentError: at run time, a position outside the output, or without
-            `like` one outside its own window.
+            `like` one outside its own window. On GPUs such a value is dropped instead.
     """
 
     def __init__(

@@ -21,8 +21,8 @@ def max_unpool(
     `p = (y * width + x) * channels + c` counts the elements of one output image (of the whole
     output, with `include_batch_in_index`). Positions named twice, as overlapping windows name them,
     are summed: that makes this op the exact adjoint of its gradient, which gathers
-    `grad[b, argmax[b, e]]`. Sums are kept in float32 (float64 for float64), in an order that does
-    not depend on the number of threads.
+    `grad[b, argmax[b, e]]`. Sums are kept in float32 (float64 for float64), in the order of the
+    masks: the same bits for any number of threads, and on a GPU.
 
     A mask fits the output size it was made from. Masks of an input with another width or other
     channels are legal numbers in wrong places, which `windows` finds.
