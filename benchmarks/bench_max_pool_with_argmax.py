@@ -32,7 +32,7 @@ _SMOKE: Shape = (2, 8, 12, 3)
 _NO_MASKS = "no masks"
 
 
-def cases(smoke: bool, threads: int) -> list[Case]:
+def cases(smoke: bool, threads: int, device: str) -> list[Case]:
     """All cases: direction, dtype and mask dtype times path."""
     shape = _SMOKE if smoke else _FULL
     result = []
@@ -45,7 +45,7 @@ def cases(smoke: bool, threads: int) -> list[Case]:
                 setup = functools.partial(_setup, pool, shape, direction, dtype, mask_dtype, mode)
                 result.append(Case(key, setup, traffic, optional=pool is _stock))
             native = CaseKey("max_pool_with_argmax", direction, dtype, variant, "native", "graph")
-            result += bound_cases(native, traffic, threads)
+            result += bound_cases(native, traffic, threads, device)
         for mode in ("graph", "xla"):
             key = CaseKey(
                 "max_pool_with_argmax", direction, dtype, _NO_MASKS, "tf.nn.max_pool2d", mode

@@ -31,7 +31,7 @@ _FULL: Shape = (8, 112, 112, 64)
 _SMOKE: Shape = (2, 4, 6, 3)
 
 
-def cases(smoke: bool, threads: int) -> list[Case]:
+def cases(smoke: bool, threads: int, device: str) -> list[Case]:
     """All cases: direction, dtype and mask dtype times path."""
     shape = _SMOKE if smoke else _FULL
     result = []
@@ -44,7 +44,7 @@ def cases(smoke: bool, threads: int) -> list[Case]:
             setup = functools.partial(_setup, unpool, shape, direction, dtype, mask_dtype, mode)
             result.append(Case(key, setup, traffic))
         native = _key(direction, dtype, mask_dtype, "native", "graph")
-        result += bound_cases(native, traffic, threads)
+        result += bound_cases(native, traffic, threads, device)
     return result
 
 

@@ -4,9 +4,11 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from benchmarks.case import Case, CaseKey, Outputs, Run, Traffic
+from benchmarks.device import CPU
 
 _LINE_BYTES = 64
 
@@ -57,8 +59,37 @@ def _move(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> int:
     return int(source[copied:].view(np.int64).sum())
 
 
-def bound_cases(key: CaseKey, traffic: Traffic, threads: int) -> list[Case]:
-    """The two bounds as cases beside the case of the given key."""
+def device_fill_and_copy(traffic: Traffic) -> Run:
+    """Returns a function that moves the bytes of `traffic` in the memory of the current device.
+
+    It is made of stock TensorFlow, and so a bound of what TensorFlow reaches and not of the memory:
+    one kernel copies what is both read and written, one fills what is written beyond that, one
+    sums up what is read beyond that. Scalars that are known only in the call keep TensorFlow from
+    simplifying any of them away.
+    """
+    read, written = (_whole_lines(size) // 4 for size in (traffic.read, traffic.written))
+    both = min(read, written)
+    source, rest = tf.ones([both]), tf.ones([max(read - both, 0)])
+
+    @tf.function
+    def move(source: tf.Tensor, rest: tf.Tensor, zero: tf.Tensor) -> Outputs:
+        outputs = {"copied": source + zero}
+        if written > both:
+            outputs["filled"] = tf.fill([written - both], zero)
+        if read > both:
+            outputs["sum"] = tf.reduce_sum(rest)
+        return outputs
+
+    arguments = source, rest, tf.zeros([])
+    traced = move.get_concrete_function(*arguments)
+    return lambda: traced(*arguments)
+
+
+def bound_cases(key: CaseKey, traffic: Traffic, threads: int, device: str = CPU) -> list[Case]:
+    """The bounds of a device as cases beside the case of the given key."""
+    if device != CPU:
+        own = key._replace(path=f"fill_and_copy {device}", mode="graph")
+        return [Case(own, functools.partial(device_fill_and_copy, traffic), traffic)]
     return [
         Case(
             key._replace(path=f"fill_and_copy {'fresh' if fresh else 'warm'}", mode="numpy"),

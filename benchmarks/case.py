@@ -22,6 +22,11 @@ class CaseKey(NamedTuple):
     mode: str  # "graph", "xla" or "numpy"
 
     @property
+    def is_bound(self) -> bool:
+        """Whether this moves the bytes of an op and computes nothing."""
+        return self.path.startswith("fill_and_copy")
+
+    @property
     def group(self) -> tuple[str, str, str]:
         """Op, direction and dtype: cases that share them are timed together."""
         return self.op, self.direction, self.dtype
@@ -78,11 +83,11 @@ class Benchmark:
     Attributes:
         name: the stem of the op.
         sizes: the text that says how large the inputs are, given `smoke`.
-        cases: makes the cases, given `smoke` (tiny inputs) and the number of threads.
-        goals: what the measured ratios are held against.
+        cases: makes the cases, given `smoke` (tiny inputs), the number of threads and the device.
+        goals: what the ratios measured on a CPU are held against.
     """
 
     name: str
     sizes: Callable[[bool], str]
-    cases: Callable[[bool, int], list[Case]]
+    cases: Callable[[bool, int, str], list[Case]]
     goals: Sequence[Goal] = ()

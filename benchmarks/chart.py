@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.device import CPU
 from benchmarks.harness import Row
 from benchmarks.report import Report
 
@@ -49,7 +50,8 @@ def draw_chart(report: Report, path: Path) -> None:
     # Bars on a log scale start nowhere: leave room on the left, and for the numbers on the right.
     medians = [row.seconds.median * 1e3 for row in report.rows if row.seconds]
     panels[0].set_xlim(min(medians) / 2, max(medians) * 8)
-    note = " (smoke run: the numbers mean nothing)" if report.smoke else ""
+    note = f" on the {report.device.upper()}" if report.device != CPU else ""
+    note += " (smoke run: the numbers mean nothing)" if report.smoke else ""
     figure.suptitle(f"{report.benchmark}{note}\n{report.sizes}", fontsize=12)
     figure.savefig(path, dpi=90)
 
@@ -72,7 +74,7 @@ def _draw_panel(
         seconds = row.seconds
         median = seconds.median * 1e3
         spread = [[median - seconds.lower_quartile * 1e3], [seconds.upper_quartile * 1e3 - median]]
-        color = _BOUND_COLOR if row.key.mode == "numpy" else colors[row.key.variant]
+        color = _BOUND_COLOR if row.key.is_bound else colors[row.key.variant]
         panel.barh(position, median, color=color, xerr=spread, ecolor="black", capsize=2)
         ratio = "" if row.times_native is None else f"  ({row.times_native:.2f}x)"
         panel.annotate(

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from benchmarks.device import CPU, GPU
+from tfseg_ops import _library
+
 _LEVELS = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"},
@@ -25,8 +28,8 @@ _SETTINGS = (
 )
 
 
-def describe_environment() -> dict[str, str]:
-    """Returns what is to be recorded beside the numbers, by name."""
+def describe_environment(device: str = CPU) -> dict[str, str]:
+    """Returns what is to be recorded beside the numbers of a device, by name."""
     facts = _cpu_facts()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -45,6 +48,7 @@ def describe_environment() -> dict[str, str]:
         "threads_inter_op": str(tf.config.threading.get_inter_op_parallelism_threads()),
         "load_before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "huge_pages": _text(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "unknown",
+        **(_gpu_facts() if device == GPU else {}),
         **{name: os.environ[name] for name in _SETTINGS if name in os.environ},
     }
 
@@ -57,6 +61,22 @@ def cpu_level(flags: AbstractSet[str]) -> str:
             break
         reached = level
     return reached
+
+
+def _gpu_facts() -> dict[str, str]:
+    details: dict[str, object] = {}
+    for gpu in tf.config.list_physical_devices("GPU")[:1]:
+        details = tf.config.experimental.get_device_details(gpu)
+    capability = details.get("compute_capability")
+    return {
+        "gpu": str(details.get("device_name", "unknown")),
+        "gpu_compute_capability": (
+            ".".join(map(str, capability)) if isinstance(capability, tuple) else "unknown"
+        ),
+        "gpu_driver": _library.cuda_driver() or "unknown",
+        "cuda_of_tensorflow": str(tf.sysconfig.get_build_info().get("cuda_version", "none")),
+        "cuda_of_tfseg_ops": _library.build_info().get("cuda_toolkit", "") or "none",
+    }
 
 
 def _usable_cpus() -> int | None:

@@ -9,8 +9,11 @@ How a number is taken:
 - The outputs of all cases of a group must be equal; a benchmark of different answers says nothing.
 - The timed calls of a group are interleaved in rounds, so that drift of the machine hits all cases
   alike. Every second round goes backwards. A slow case gets fewer samples, spread over all rounds.
-- A sample is the wall time of one call until an element of each output has been read. Outputs are
-  allocated inside the sample and freed after it.
+- A sample is the wall time of one call until its work is finished, see `benchmarks.device.wait`.
+  Outputs are allocated inside the sample and freed after it; on a GPU they stay there, and so do
+  the inputs, which `setup` puts there.
+- On a GPU the native ops and the bound may not fall back to the CPU: a kernel that is missing there
+  is an error. Stock TensorFlow falls back as it does for its users.
 """
 
 import gc
@@ -23,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.case import Case, CaseKey, Goal, Outputs, Run, Traffic
+from benchmarks.device import CPU, GPU, tf_name, wait
 
 # What differs between two errors of the same cause: names of nodes and functions, attributes.
 _NOISE = re.compile(
@@ -94,8 +98,35 @@ class _UnsupportedError(Exception):
 
 def compiled(function: Callable[..., Outputs], inputs: Sequence[tf.Tensor], mode: str) -> Run:
     """Traces `function` for `inputs` as a graph, or as one XLA program if `mode` is "xla"."""
+    if mode != "xla" and any("GPU" in tensor.device for tensor in inputs):
+        function, inputs = _without_int32_boundary(function, inputs)
     traced = tf.function(function, jit_compile=mode == "xla").get_concrete_function(*inputs)
     return lambda: traced(*inputs)
+
+
+def _without_int32_boundary(
+    function: Callable[..., Outputs], inputs: Sequence[tf.Tensor]
+) -> tuple[Callable[..., Outputs], Sequence[tf.Tensor]]:
+    """Lets int32 tensors enter and leave a function as uint32, bit by bit.
+
+    TensorFlow keeps the int32 arguments and results of a graph in host memory: masks would travel
+    over the bus and back in each call, which they do not do inside a model.
+    """
+    dtypes = [tensor.dtype for tensor in inputs]
+
+    def wrapped(*arguments: tf.Tensor) -> Outputs:
+        own = [_reread(a, dtype) for a, dtype in zip(arguments, dtypes, strict=True)]
+        return {name: _outside(output) for name, output in function(*own).items()}
+
+    return wrapped, [_outside(tensor) for tensor in inputs]
+
+
+def _outside(tensor: tf.Tensor) -> tf.Tensor:
+    return _reread(tensor, tf.uint32 if tensor.dtype == tf.int32 else tensor.dtype)
+
+
+def _reread(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tensor if tensor.dtype == dtype else tf.bitcast(tensor, dtype)
 
 
 def schedule(counts: Sequence[int]) -> list[list[int]]:
@@ -115,13 +146,14 @@ def schedule(counts: Sequence[int]) -> list[list[int]]:
     return plan
 
 
-def measure(cases: Iterable[Case], policy: Policy, tick: Tick) -> list[Row]:
+def measure(cases: Iterable[Case], policy: Policy, tick: Tick, device: str = CPU) -> list[Row]:
     """Times the cases, group after group.
 
     Args:
         cases: all cases of a benchmark.
         policy: how many samples each gets.
         tick: told the stage, the steps done and the steps in all, between the timed calls.
+        device: "cpu" or "gpu"; where inputs are made and functions run.
 
     Returns:
         A row for each case, group after group.
@@ -132,7 +164,10 @@ def measure(cases: Iterable[Case], policy: Policy, tick: Tick) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Case]] = {}
     for case in cases:
         groups.setdefault(case.key.group, []).append(case)
-    return [row for group in groups.values() for row in _measure_group(group, policy, tick)]
+    with tf.device(tf_name(device)):
+        return [
+            row for group in groups.values() for row in _measure_group(group, policy, tick, device)
+        ]
 
 
 def judge(goals: Iterable[Goal], rows: Iterable[Row], smoke: bool) -> list[GoalOutcome]:
@@ -147,7 +182,7 @@ def judge(goals: Iterable[Goal], rows: Iterable[Row], smoke: bool) -> list[GoalO
     return outcomes
 
 
-def _measure_group(cases: Sequence[Case], policy: Policy, tick: Tick) -> list[Row]:
+def _measure_group(cases: Sequence[Case], policy: Policy, tick: Tick, device: str) -> list[Row]:
     title = " ".join(cases[0].key.group)
     runs: dict[CaseKey, Run] = {}
     counts = []
@@ -156,13 +191,13 @@ def _measure_group(cases: Sequence[Case], policy: Policy, tick: Tick) -> list[Ro
     for done, case in enumerate(cases):
         tick(f"{title}: warm-up", done, len(cases))
         try:
-            runs[case.key], estimate = _warm_up(case, references)
+            runs[case.key], estimate = _warm_up(case, references, device)
             counts.append(policy.samples(estimate))
         except _UnsupportedError as reason:
             unsupported[case.key] = str(reason)
     references.clear()
 
-    samples = _sample_in_rounds(list(runs.values()), counts, f"{title}: rounds", tick)
+    samples = _sample_in_rounds(list(runs.values()), counts, f"{title}: rounds", tick, device)
     seconds = {key: Statistics.of(taken) for key, taken in zip(runs, samples, strict=True)}
     rows = []
     for case in cases:
@@ -172,22 +207,34 @@ def _measure_group(cases: Sequence[Case], policy: Policy, tick: Tick) -> list[Ro
     return rows
 
 
-def _warm_up(case: Case, references: dict[CaseKey, Outputs]) -> tuple[Run, float]:
+def _warm_up(case: Case, references: dict[CaseKey, Outputs], device: str) -> tuple[Run, float]:
     """Sets a case up, checks its outputs and estimates the seconds of a call."""
     try:
+        if device == GPU and (case.key.path == "native" or case.key.is_bound):
+            _require_no_fallback(case, device)
         run = case.setup()
-        _, outputs = _sample(run)
+        _, outputs = _sample(run, device)
     except tf.errors.OpError as error:
         if not case.optional:
             raise
         raise _UnsupportedError(_NOISE.sub("", error.message).split("\n")[0]) from error
     _check_equal(case.key, outputs, references.setdefault(case.native_key, outputs))
     del outputs
-    return run, min(_sample(run)[0], _sample(run)[0])
+    return run, min(_sample(run, device)[0], _sample(run, device)[0])
+
+
+def _require_no_fallback(case: Case, device: str) -> None:
+    """Runs a case once in such a way that TensorFlow raises where a kernel is missing."""
+    before = tf.config.get_soft_device_placement()
+    tf.config.set_soft_device_placement(False)
+    try:
+        _sample(case.setup(), device)
+    finally:
+        tf.config.set_soft_device_placement(before)
 
 
 def _sample_in_rounds(
-    runs: Sequence[Run], counts: Sequence[int], stage: str, tick: Tick
+    runs: Sequence[Run], counts: Sequence[int], stage: str, tick: Tick, device: str
 ) -> list[list[float]]:
     samples: list[list[float]] = [[] for _ in runs]
     plan = schedule(counts)
@@ -197,19 +244,17 @@ def _sample_in_rounds(
         for done, members in enumerate(plan):
             tick(stage, done, len(plan))
             for index in members:
-                samples[index].append(_sample(runs[index])[0])
+                samples[index].append(_sample(runs[index], device)[0])
     finally:
         gc.enable()
     tick(stage, len(plan), len(plan))
     return samples
 
 
-def _sample(run: Run) -> tuple[float, Outputs]:
+def _sample(run: Run, device: str) -> tuple[float, Outputs]:
     start = perf_counter()
     outputs = run()
-    for output in outputs.values():
-        array = np.asarray(output)  # waits for the tensor and copies nothing
-        array[(0,) * array.ndim]
+    wait(device, outputs)
     return perf_counter() - start, outputs
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import CaseKey, Traffic
+from benchmarks.device import CPU, suffix
 from benchmarks.harness import GoalOutcome, Policy, Row, Statistics
 
 _LEGEND = """\
@@ -14,8 +15,18 @@ Each number is the median of the calls of one run; the cases of a table were tim
 `x native` is the row's median over that of the native op in a graph with the same masks: over 1,
 native is faster; under 1, native is slower (`no masks` is held against int64 masks). `GB/s` counts
 the bytes that any version must read and write at least, once per pass, over the median.
+"""
+_CPU_LEGEND = """\
 `fill_and_copy` moves just these bytes and computes nothing (numpy, same threads): `warm` into
 memory touched before, `fresh` into memory allocated by the call, as TensorFlow does.
+"""
+_GPU_LEGEND = """\
+All ran on the GPU, with inputs and outputs in its memory; a call counts until the GPU is idle
+again, launching and waiting included. The native ops cannot have fallen back to the CPU; stock
+TensorFlow does, as for its users, where one of its ops has no GPU kernel. int32 masks enter and
+leave a graph as uint32, because TensorFlow holds int32 arguments and results in host memory.
+`fill_and_copy gpu` moves just these bytes by stock TensorFlow: a copy, and a fill or a sum of what
+is written or read beyond that, each one kernel. There are no goals for the GPU.
 """
 
 
@@ -30,6 +41,12 @@ class Report:
     policy: Policy
     rows: list[Row]
     goals: list[GoalOutcome]
+    device: str = CPU
+
+    @property
+    def stem(self) -> str:
+        """What the files of this report are named."""
+        return f"{self.benchmark}{suffix(self.device)}"
 
 
 def write_json(report: Report, path: Path) -> None:
@@ -68,8 +85,15 @@ def format_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def render(reports: Iterable[Report]) -> str:
-    """Returns `results.md`: of each benchmark the chart, goals, tables and environment."""
-    return "\n".join(["# Benchmarks\n", _LEGEND, *(_section(report) for report in reports)])
+    """Returns `results.md`: of each benchmark the chart, goals, tables and environment.
+
+    The reports must be of one device.
+    """
+    found = list(reports)
+    on_cpu = all(report.device == CPU for report in found)
+    title = "# Benchmarks\n" if on_cpu else "# Benchmarks on a GPU\n"
+    legend = _LEGEND + (_CPU_LEGEND if on_cpu else _GPU_LEGEND)
+    return "\n".join([title, legend, *(_section(report) for report in found)])
 
 
 def tables(report: Report) -> str:
@@ -104,7 +128,7 @@ def _section(report: Report) -> str:
         f"Samples per case: as many as fit into {report.policy.budget_s:g} s, at least "
         f"{report.policy.min_samples}, at most {report.policy.max_samples}.\n"
     )
-    chart = f"![{report.benchmark}]({report.benchmark}.png)\n"
+    chart = f"![{report.stem}]({report.stem}.png)\n"
     heading = [f"## {report.benchmark}\n", f"Inputs: {report.sizes}.\n", chart]
     return "\n".join([*heading, tables(report), "### Environment\n", facts, policy])
 

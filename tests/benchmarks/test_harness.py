@@ -218,7 +218,7 @@ def test_cpu_level_needs_all_lower_levels() -> None:
 
 
 def test_run_writes_json_table_and_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    benchmark = Benchmark("square", lambda smoke: "tiny", lambda smoke, threads: _cases())
+    benchmark = Benchmark("square", lambda smoke: "tiny", lambda smoke, threads, device: _cases())
     module = type(sys)("benchmarks.bench_square")
     module.BENCHMARK = benchmark  # type: ignore[attr-defined]  # a module made for this test
     monkeypatch.setitem(sys.modules, module.__name__, module)
