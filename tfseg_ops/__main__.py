@@ -15,6 +15,8 @@ import tensorflow as tf
 import tfseg_ops
 from tfseg_ops import _library, _portable
 
+_OPS = {"max_pool_with_argmax": "Tfseg>MaxPoolWithArgmax", "max_unpool": "Tfseg>MaxUnpool"}
+
 
 def main() -> int:
     """Prints the report; returns the exit status."""
@@ -29,11 +31,16 @@ def main() -> int:
         ("ops library", _try(_ops_library, problems)),
         ("core level", _try(_core_level, problems)),
         ("XLA", _try(_xla, problems)),
-        ("CUDA", _library.cuda_absence() or "present"),
+        ("CUDA", _cuda(info)),
+        ("NVIDIA driver", _library.cuda_driver() or "no driver"),
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
+    if not _library.cuda_absence():
+        print("\nGPU: emulated only, not yet run on hardware")
+    if problem := _library.cuda_driver_problem():
+        problems.append(problem)
     if not problems:
         print()
         _print_table(list(_paths(problems)))
@@ -77,42 +84,74 @@ def _xla() -> str:
     return "present (jit_compile=True works on the CPU)"
 
 
-def _paths(problems: list[str]) -> Iterator[tuple[str, str, str, str]]:
-    """Yields a row for each op: its name and the path taken eagerly, under XLA and on a GPU.
+def _cuda(info: dict[str, str]) -> str:
+    """Returns what the CUDA kernels were built with and need, or why there are none."""
+    if absence := _library.cuda_absence():
+        return f"none: {absence}"
+    toolkit, architectures, driver = (
+        info.get(f"cuda_{key}") or "unknown"
+        for key in ("toolkit", "architectures", "minimum_driver")
+    )
+    return f"built with {toolkit} for {architectures}, needs driver {driver} or newer"
 
-    Each path is run once on a small image and compared with stock TensorFlow.
+
+def _paths(problems: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yields a row for each op: its name and the path taken on CPU and GPU, eagerly and under XLA.
+
+    Each path that there is a device for is run once on a small image and compared with stock
+    TensorFlow.
     """
-    yield "op", "CPU", "CPU, jit_compile", "GPU"
+    _register_xla_kernels()
+    xla_on_gpu = any("XLA_GPU_JIT" in _devices_of(op) for op in _OPS.values())
+    yield "op", "CPU", "CPU, jit_compile", "GPU", *(["GPU, jit_compile"] if xla_on_gpu else [])
     image = tf.reshape(tf.range(48.0) % 7, [1, 4, 6, 2])
     with tfseg_ops.portable():
         output, argmax = tfseg_ops.ops.max_pool_with_argmax(image, 2, 2, "VALID")
         unpooled = tfseg_ops.ops.max_unpool(output, argmax, [4, 6])
     probes = {
         "max_pool_with_argmax": (
-            "Tfseg>MaxPoolWithArgmax",
             lambda: tfseg_ops.ops.max_pool_with_argmax(image, 2, 2, "VALID")[1],
             argmax,
         ),
         "max_unpool": (
-            "Tfseg>MaxUnpool",
             lambda: tfseg_ops.ops.max_unpool(output, argmax, [4, 6]),
             unpooled,
         ),
     }
-    for name, (op, run, expected) in probes.items():
+    for name, (run, expected) in probes.items():
         if _portable.is_portable():
-            yield name, "stock TensorFlow", "stock TensorFlow", "stock TensorFlow"
+            yield name, *["stock TensorFlow"] * 3
             continue
-        devices = _devices_of(op)
-        for kind, function in (("", run), (" under XLA", tf.function(run, jit_compile=True))):
-            if not np.array_equal(function(), expected):
+        devices = _devices_of(_OPS[name])
+        for place, kind, jit_compile in _places(devices):
+            with tf.device(place):
+                result = tf.function(run, jit_compile=True)() if jit_compile else run()
+            if not np.array_equal(result, expected):
                 problems.append(f"{name} gives a wrong result{kind}: {_library.rebuild_command()}")
         yield (
             name,
             "C++ kernel" if "CPU" in devices else "none",
             "C++ kernel" if "XLA_CPU_JIT" in devices else "none",
             "CUDA kernel" if "GPU" in devices else "none: runs on the CPU, without jit_compile",
+            *(["CUDA kernel" if "XLA_GPU_JIT" in devices else "none"] if xla_on_gpu else []),
         )
+
+
+def _places(kernels: set[str]) -> Iterator[tuple[str, str, bool]]:
+    """Yields where an op can be tried: the device, words for it, and whether XLA compiles it."""
+    yield "/CPU:0", "", False
+    yield "/CPU:0", " under XLA", True
+    if tf.config.list_physical_devices("GPU"):
+        if "GPU" in kernels:
+            yield "/GPU:0", " on the GPU", False
+        if "XLA_GPU_JIT" in kernels:
+            yield "/GPU:0", " on the GPU under XLA", True
+
+
+def _register_xla_kernels() -> None:
+    """TensorFlow registers them when something is compiled for the first time."""
+    with tf.device("/CPU:0"):
+        tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(1.0))
 
 
 def _devices_of(op: str) -> set[str]:

@@ -14,13 +14,6 @@ using namespace tfseg;
 using namespace tfseg::test;
 namespace op = core::max_unpool;
 
-// The gradient leaves the windows alone: its masks have been through the forward pass.
-op::Params WithoutWindows(const op::Params& params) {
-  op::Params unchecked;
-  unchecked.include_batch_in_index = params.include_batch_in_index;
-  return unchecked;
-}
-
 // What the header of core says, one mask after the other; illegal ones contribute nothing.
 void Expected(const op::Params& params, const op::Geometry& g, Array& input, Array& argmax,
               Array& output, Array& grad, Array& grad_input) {
@@ -30,13 +23,11 @@ void Expected(const op::Params& params, const op::Geometry& g, Array& input, Arr
     std::vector<Accumulator> sums(static_cast<size_t>(g.num_outputs()), Accumulator{0});
     WithIndex(argmax.dtype(), [&](auto index) {
       using Index = typename decltype(index)::type;
-      const op::Params unchecked = WithoutWindows(params);
       for (int64_t element = 0; element < g.num_masks(); ++element) {
         const int64_t b = element / g.masks_per_image();
         const Index mask = argmax.As<Index>()[element];
-        int64_t place = op::Place(params, g, b, element, mask);
+        const int64_t place = op::Place(params, g, b, element, mask);
         if (place >= 0) sums[place] += static_cast<Accumulator>(input.As<T>()[element]);
-        place = op::Place(unchecked, g, b, element, mask);
         grad_input.As<T>()[element] = place >= 0 ? grad.As<T>()[place] : static_cast<T>(0.0f);
       }
     });
@@ -53,9 +44,7 @@ void Compare(const op::Params& params, const op::Geometry& g, Array& input, Arra
   Array grad_input(input.dtype(), input.shape()), expected_grad(input.dtype(), input.shape());
   Contexts contexts;
   ExpectOk(Forward(params, contexts.cuda(), input.In(), argmax.In(), output.Out()), what);
-  ExpectOk(
-      Backward(WithoutWindows(params), contexts.cuda(), grad.In(), argmax.In(), grad_input.Out()),
-      what);
+  ExpectOk(Backward(params, contexts.cuda(), grad.In(), argmax.In(), grad_input.Out()), what);
   Expected(params, g, input, argmax, expected, grad, expected_grad);
   Expect(Same(output, expected), what + ": output");
   Expect(Same(grad_input, expected_grad), what + ": gradient");

@@ -1,19 +1,18 @@
 """Bad input: the same words from TF eagerly, in graphs, under XLA, in numpy and portably."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.gpu import EMULATED
 from helpers.messages import words_of
 
 import tfseg_ops
 from tfseg_ops import _core, ops
 
-# Where the CUDA kernels run: a GPU drops the masks that the CPU refuses (tests/gpu has the rest).
-EMULATED = os.environ.get("TFSEG_OPS_LIBRARY") == "emulated"
+# Where the CUDA kernels run; tests/gpu shows what then happens.
 DROPPED = "an illegal mask is dropped on a GPU, and no error"
 TF_ERRORS = (ValueError, TypeError, tf.errors.InvalidArgumentError)
 

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+from helpers.gpu import EMULATED
 from helpers.processes import run_python
+
+pytestmark = pytest.mark.skipif(EMULATED, reason="a GPU's kernels do not run on these threads")
 
 
 def test_results_are_bitwise_the_same_for_one_and_two_threads(tmp_path: Path) -> None:
