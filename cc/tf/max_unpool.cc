@@ -109,6 +109,7 @@ REGISTER_OP("Tfseg>MaxUnpoolGrad")
     .Attr(TFSEG_FLOAT_ATTR)
     .Attr(TFSEG_INDEX_ATTR)
     .Attr("include_batch_in_index: bool = false")
+    .Attr("windows: list(int) = []")
     .SetShapeFn([](InferenceContext* context) {
       core::Shape grad_input;
       TF_RETURN_IF_ERROR(ToStatus(op::InferGradShape(
@@ -121,8 +122,7 @@ template <typename DeviceContext>
 class MaxUnpoolGrad : public OpKernel {
  public:
   explicit MaxUnpoolGrad(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context,
-                   context->GetAttr("include_batch_in_index", &params_.include_batch_in_index));
+    OP_REQUIRES_OK(context, GetParams(context, &params_));
   }
 
   void Compute(OpKernelContext* context) override {

@@ -73,9 +73,7 @@ def max_unpool(
 @tf.RegisterGradient("Tfseg>MaxUnpool")
 def _gradient(op: Any, grad: tf.Tensor) -> tuple[tf.Tensor, None, None]:
     grad_input = _library.load_ops().tfseg_max_unpool_grad(
-        grad=grad,
-        argmax=op.inputs[1],
-        include_batch_in_index=op.get_attr("include_batch_in_index"),
+        grad=grad, argmax=op.inputs[1], **_attributes(op)
     )
     return grad_input, None, None
 
@@ -83,10 +81,15 @@ def _gradient(op: Any, grad: tf.Tensor) -> tuple[tf.Tensor, None, None]:
 @tf.RegisterGradient("Tfseg>MaxUnpoolGrad")
 def _gradient_of_gradient(op: Any, grad: tf.Tensor) -> tuple[tf.Tensor, None]:
     # The gather is linear in its `grad`, and unpooling is its adjoint.
-    grad_grad = max_unpool(
-        grad,
-        op.inputs[1],
-        tf.shape(op.inputs[0])[1:3],
-        include_batch_in_index=op.get_attr("include_batch_in_index"),
+    grad_grad = _library.load_ops().tfseg_max_unpool(
+        input=grad,
+        argmax=op.inputs[1],
+        output_shape=tf.shape(op.inputs[0], tf.int64)[1:3],
+        **_attributes(op),
     )
     return grad_grad, None
+
+
+def _attributes(op: Any) -> dict[str, Any]:
+    """Returns what the op and its gradient share. On a GPU `windows` decides what is dropped."""
+    return {name: op.get_attr(name) for name in ("include_batch_in_index", "windows")}
