@@ -60,6 +60,7 @@ class CMakeBuild(build_ext):
         tag = f"cp{sys.version_info.major}{sys.version_info.minor}-tf{version}"
         build = pathlib.Path(os.environ.get("TFSEG_BUILD_DIR", ROOT / "build" / tag)).resolve()
         build.mkdir(parents=True, exist_ok=True)
+        self._forget_other_nvcc(build)
         self._run(
             "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build),
             f"-DTFSEG_TENSORFLOW={locations[0]}",
@@ -116,6 +117,20 @@ class CMakeBuild(build_ext):
     def _run(*command: str) -> None:
         print("+", " ".join(command), flush=True)
         subprocess.run(command, check=True, env={**os.environ, "PATH": CMakeBuild._path()})
+
+    @staticmethod
+    def _forget_other_nvcc(build: pathlib.Path) -> None:
+        """Lets CMake look again where the CUDA compiler of an earlier build is not this one's."""
+        cache = build / "CMakeCache.txt"
+        if not cache.exists():
+            return
+        for line in cache.read_text().splitlines():
+            name, _, value = line.partition("=")
+            if name.startswith("CMAKE_CUDA_COMPILER:") and (
+                not os.path.exists(value) or os.environ.get("CUDACXX", value) != value
+            ):
+                cache.unlink()
+                shutil.rmtree(build / "CMakeFiles", ignore_errors=True)
 
     @staticmethod
     def _path() -> str:

@@ -7,9 +7,23 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides the GPU from all but `pytest -m gpu`: what is tested elsewhere is the CPU.
+
+    Where both are, TensorFlow would take the GPU, which drops the masks that the CPU refuses, and
+    emulated kernels are kernels of the CPU.
+    """
+    emulated = os.environ.get("TFSEG_OPS_LIBRARY") == "emulated"
+    if emulated or config.getoption("markexpr", "") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
 _TESTS = str(Path(__file__).parent)
 if _TESTS not in sys.path:
     sys.path.insert(0, _TESTS)

@@ -124,12 +124,15 @@ def unpooling(input: Any, argmax: Any, output_shape: Any, windows: Any) -> Unpoo
     if size.shape.rank is not None and not size.shape.is_compatible_with([2]):
         raise ValueError(f"{op}: 'output_shape' must have shape [2], got {describe(size.shape)}")
     require_dtype(op, "output_shape", size.dtype, INDEX_DTYPES)
-    size = tf.cast(size, tf.int64)
     known = tf.get_static_value(size)
     if known is not None and min(known) < 0:
         raise ValueError(f"{op}: 'output_shape' must not be negative, got {known.tolist()}")
     if known is not None and max(known) > 2**31 - 1:
         raise ValueError(f"{op}: 'output_shape' must fit into memory, got {known.tolist()}")
+    if known is not None:
+        # On a GPU machine TensorFlow keeps small int32 tensors in host memory, where the kernel reads
+        # the sizes; int64 ones would go to the GPU and be waited for.
+        size = tf.constant(known, tf.int32)
     numbers: list[int] = []
     if windows is not None:
         if not isinstance(windows, (list, tuple)) or len(windows) != 2:

@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kBlockThreads)
                          T* output,             // [batch, out_height, out_width, channels]
                          unsigned* anywhere) {  // [1], 0 before
   const int64_t packs_per_pixel = g.channels / kCount;
+  bool foreign = false;
   ForItems(packs, [&](int64_t pack) {
     const int64_t channel = pack % packs_per_pixel * kCount;
     const int64_t pixel = pack / packs_per_pixel;
@@ -72,8 +73,10 @@ __global__ void __launch_bounds__(kBlockThreads)
         StorePack<kCount>(cell, output + here);
       }
     }
-    if (missing != 0) atomicExch(anywhere, 1u);
+    foreign = foreign || missing != 0;
   });
+  // Once a thread: with overlapping windows nearly every one has something to say.
+  if (foreign) atomicExch(anywhere, 1u);
 }
 
 // --- Masks anywhere -----------------------------------------------------------------------------
@@ -205,17 +208,22 @@ core::Status Unpool(const op::Params& params, const op::Geometry& g, const Conte
     return core::Status::ResourceExhausted(std::string(kOp) + ": no memory to list " +
                                            std::to_string(g.num_masks()) + " masks");
   }
-  TFSEG_RETURN_IF_ERROR(
-      ToStatus(kOp, cudaMemsetAsync(anywhere, 0, sizeof(*anywhere), context.stream)));
   const int64_t rows = CellSize(g.out_height, g.height);
   const int64_t columns = CellSize(g.out_width, g.width);
+  // A thread would write too much of the output alone.
+  constexpr int64_t kLargestCell = 64;
+  const bool cells = rows <= kLargestCell && columns <= kLargestCell;
+  TFSEG_RETURN_IF_ERROR(
+      ToStatus(kOp, cudaMemsetAsync(anywhere, cells ? 0 : 1, sizeof(*anywhere), context.stream)));
   constexpr int kCount = kFullPack<T>;
-  TFSEG_RETURN_IF_ERROR(FitsPacks<kCount>(g.channels, input, argmax, output)
-                            ? Launch(kOp, MaxUnpoolCellsKernel<kCount, T, Index>, context,
-                                     g.num_masks() / kCount, params, g, rows, columns, input,
-                                     argmax, output, anywhere)
-                            : Launch(kOp, MaxUnpoolCellsKernel<1, T, Index>, context, g.num_masks(),
-                                     params, g, rows, columns, input, argmax, output, anywhere));
+  if (cells && FitsPacks<kCount>(g.channels, input, argmax, output)) {
+    TFSEG_RETURN_IF_ERROR(Launch(kOp, MaxUnpoolCellsKernel<kCount, T, Index>, context,
+                                 g.num_masks() / kCount, params, g, rows, columns, input, argmax,
+                                 output, anywhere));
+  } else if (cells) {
+    TFSEG_RETURN_IF_ERROR(Launch(kOp, MaxUnpoolCellsKernel<1, T, Index>, context, g.num_masks(),
+                                 params, g, rows, columns, input, argmax, output, anywhere));
+  }
   TFSEG_RETURN_IF_ERROR(
       Launch(kOp, MaxUnpoolClearKernel<Link>, context, g.num_outputs(), anywhere, heads));
   TFSEG_RETURN_IF_ERROR(Launch(kOp, MaxUnpoolLinkKernel<Index, Link>, context, g.num_masks(),

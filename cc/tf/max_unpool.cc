@@ -41,13 +41,19 @@ absl::Status RequirePair(const core::Shape& output_shape) {
   return ToStatus(check.status());
 }
 
+int64_t SizeAt(const Tensor& sizes, int axis) {
+  if (sizes.dtype() == tensorflow::DT_INT32) return sizes.flat<int32_t>()(axis);
+  // The number that stands for an unknown size in a graph is just a negative one here.
+  return std::max<int64_t>(sizes.flat<int64_t>()(axis), -INT64_MAX);
+}
+
 absl::Status InferShape(InferenceContext* context) {
   op::Params params;
   TF_RETURN_IF_ERROR(GetParams(context, &params));
   TF_RETURN_IF_ERROR(RequirePair(ToShape(context, context->input(2))));
   core::Shape sizes{core::kUnknown, core::kUnknown};
   if (const Tensor* values = context->input_tensor(2); values != nullptr) {
-    sizes = {values->flat<int64_t>()(0), values->flat<int64_t>()(1)};
+    sizes = {SizeAt(*values, 0), SizeAt(*values, 1)};
   } else {
     ShapeHandle size;
     TF_RETURN_IF_ERROR(context->MakeShapeFromShapeTensor(2, &size));
@@ -64,10 +70,11 @@ absl::Status InferShape(InferenceContext* context) {
 REGISTER_OP("Tfseg>MaxUnpool")
     .Input("input: T")
     .Input("argmax: Index")
-    .Input("output_shape: int64")
+    .Input("output_shape: Size")
     .Output("output: T")
     .Attr(TFSEG_FLOAT_ATTR)
     .Attr(TFSEG_INDEX_ATTR)
+    .Attr("Size: {int32, int64} = DT_INT64")
     .Attr("include_batch_in_index: bool = false")
     .Attr("windows: list(int) = []")
     .SetShapeFn(InferShape);
@@ -82,13 +89,10 @@ class MaxUnpool : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor& size = context->input(2);
     OP_REQUIRES_OK(context, RequirePair(ToShape(size.shape())));
-    // The number that stands for an unknown size in a graph is just a negative one here.
-    const auto known = [](int64_t number) { return std::max<int64_t>(number, -INT64_MAX); };
     core::Shape shape;
     OP_REQUIRES_OK(context, ToStatus(op::InferShape(params_, ToShape(context->input(0).shape()),
                                                     ToShape(context->input(1).shape()),
-                                                    known(size.flat<int64_t>()(0)),
-                                                    known(size.flat<int64_t>()(1)), &shape)));
+                                                    SizeAt(size, 0), SizeAt(size, 1), &shape)));
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, FromShape(shape), &output));
     DeviceContext device(context);

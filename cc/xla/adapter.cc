@@ -172,7 +172,7 @@ void RegisterAll(const char* device) {
 
 const bool registered = [] {
   RegisterAll(tensorflow::DEVICE_CPU_XLA_JIT);
-#if defined(TFSEG_CUDA) && !defined(TFSEG_CUDA_EMULATED)
+#if defined(TFSEG_CUDA)
   RegisterAll(tensorflow::DEVICE_GPU_XLA_JIT);
 #endif
   return true;

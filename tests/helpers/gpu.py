@@ -26,7 +26,7 @@ def require_gpu() -> None:
     if _portable.is_portable():
         reason = "TFSEG_OPS_PORTABLE is set"
     elif not EMULATED and not tf.config.list_physical_devices("GPU"):
-        reason = "TensorFlow sees no GPU"
+        reason = "TensorFlow sees no GPU (it is looked for by `pytest -m gpu` alone)"
     elif not EMULATED and _library.cuda_absence():
         reason = f"the package has no CUDA kernels: {_library.cuda_absence()}"
     if reason:

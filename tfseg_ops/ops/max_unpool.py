@@ -84,7 +84,7 @@ def _gradient_of_gradient(op: Any, grad: tf.Tensor) -> tuple[tf.Tensor, None]:
     grad_grad = _library.load_ops().tfseg_max_unpool(
         input=grad,
         argmax=op.inputs[1],
-        output_shape=tf.shape(op.inputs[0], tf.int64)[1:3],
+        output_shape=tf.shape(op.inputs[0])[1:3],
         **_attributes(op),
     )
     return grad_grad, None
