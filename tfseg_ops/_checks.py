@@ -130,8 +130,8 @@ def unpooling(input: Any, argmax: Any, output_shape: Any, windows: Any) -> Unpoo
     if known is not None and max(known) > 2**31 - 1:
         raise ValueError(f"{op}: 'output_shape' must fit into memory, got {known.tolist()}")
     if known is not None:
-        # On a GPU machine TensorFlow keeps small int32 tensors in host memory, where the kernel reads
-        # the sizes; int64 ones would go to the GPU and be waited for.
+        # On a GPU machine TensorFlow keeps small int32 tensors in host memory, where the kernel
+        # reads the sizes; int64 ones would go to the GPU and be waited for.
         size = tf.constant(known, tf.int32)
     numbers: list[int] = []
     if windows is not None:

@@ -95,7 +95,7 @@ def load_ops() -> types.ModuleType:
     found = tf.__version__
     if _VARIANT and not OPS_LIBRARY.exists():
         raise ImportError(
-            "tfseg_ops: TFSEG_OPS_LIBRARY=emulated needs the emulated library, which was not built: "
+            "tfseg_ops: TFSEG_OPS_LIBRARY=emulated needs a library that was not built: "
             f"{build_info().get('emulator', 'nothing was built')}"
         )
     if not OPS_LIBRARY.exists() or minor(build_info().get("tensorflow", "")) != minor(found):
