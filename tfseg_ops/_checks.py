@@ -129,7 +129,7 @@ def unpooling(input: Any, argmax: Any, output_shape: Any, windows: Any) -> Unpoo
         raise ValueError(f"{op}: 'output_shape' must not be negative, got {known.tolist()}")
     if known is not None and max(known) > 2**31 - 1:
         raise ValueError(f"{op}: 'output_shape' must fit into memory, got {known.tolist()}")
-    if known is not None:
+    if known is not None and size.dtype != tf.int32:
         # On a GPU machine TensorFlow keeps small int32 tensors in host memory, where the kernel
         # reads the sizes; int64 ones would go to the GPU and be waited for.
         size = tf.constant(known, tf.int32)

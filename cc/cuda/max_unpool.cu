@@ -19,13 +19,13 @@ constexpr char kOp[] = "max_unpool";
 // names a place in another's cell raises a flag, and the kernels further below then write all
 // outputs again; the host never waits for the flag.
 
-// The size of a cell along one axis. Only speed depends on it.
+// The size of a cell along one axis, of at least one output and mask. Only speed depends on it.
 int64_t CellSize(int64_t out_size, int64_t size) {
   const int64_t down = out_size / size;
   const int64_t up = (out_size + size - 1) / size;
   // VALID pooling may leave pixels over at the end, SAME pooling may cut the last window short.
   const bool valid = down > 0 && out_size / down == size;
-  return valid || up == 0 ? (down > 0 ? down : 1) : up;
+  return valid ? down : up;
 }
 
 // Cells [i * size, (i + 1) * size), the last up to the end.
