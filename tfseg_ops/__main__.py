@@ -15,7 +15,11 @@ import tensorflow as tf
 import tfseg_ops
 from tfseg_ops import _library, _portable
 
-_OPS = {"max_pool_with_argmax": "Tfseg>MaxPoolWithArgmax", "max_unpool": "Tfseg>MaxUnpool"}
+_OPS = {
+    "max_pool_with_argmax": "Tfseg>MaxPoolWithArgmax",
+    "max_unpool": "Tfseg>MaxUnpool",
+    "roi_align": "Tfseg>RoiAlign",
+}
 
 
 def main() -> int:
@@ -108,6 +112,9 @@ def _paths(problems: list[str]) -> Iterator[tuple[str, ...]]:
     with tfseg_ops.portable():
         output, argmax = tfseg_ops.ops.max_pool_with_argmax(image, 2, 2, "VALID")
         unpooled = tfseg_ops.ops.max_unpool(output, argmax, [4, 6])
+        # Means of four whole numbers: exact, whatever the order of the sum.
+        box = [[0.5, 0.5, 4.5, 6.5]]
+        aligned = tfseg_ops.ops.roi_align(image, box, [0], [4, 6])
     probes = {
         "max_pool_with_argmax": (
             lambda: tfseg_ops.ops.max_pool_with_argmax(image, 2, 2, "VALID")[1],
@@ -116,6 +123,10 @@ def _paths(problems: list[str]) -> Iterator[tuple[str, ...]]:
         "max_unpool": (
             lambda: tfseg_ops.ops.max_unpool(output, argmax, [4, 6]),
             unpooled,
+        ),
+        "roi_align": (
+            lambda: tfseg_ops.ops.roi_align(image, box, [0], [4, 6]),
+            aligned,
         ),
     }
     for name, (run, expected) in probes.items():

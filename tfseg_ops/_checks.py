@@ -1,13 +1,22 @@
 """Checks of arguments, in the words that core uses: `op: 'argument' rule, got value`."""
 
+import math
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 FLOAT_DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 INDEX_DTYPES = (tf.int32, tf.int64)
+# Of coordinates: bfloat16 turns 777.7 into 776.
+BOX_DTYPES = (tf.float32, tf.float64)
+MOST_LEVELS = 16
+# A pixel of this level of a pyramid is wider than any image.
+COARSEST_LEVEL = 30
+LARGEST_SAMPLING_RATIO = 2**20
 
 
 def describe(shape: tf.TensorShape | Sequence[int | None]) -> str:
@@ -21,18 +30,23 @@ def describe(shape: tf.TensorShape | Sequence[int | None]) -> str:
 def require_shape(
     op: str, argument: str, tensor: tf.Tensor, sizes: dict[str, int | None], names: str
 ) -> None:
-    """Requires a dimension of `tensor` for each name, of the size `sizes` has or learns here."""
+    """Requires a dimension of `tensor` for each name, of the size `sizes` has or learns here.
+
+    A name that is a number stands for that size.
+    """
     shape = tensor.shape
     if shape.rank is None:
         return
     dims = names.split()
+    sizes.update({name: int(name) for name in dims if name.isdigit()})
     fits = shape.rank == len(dims) and all(
         size is None or sizes.get(name) is None or size == sizes[name]
         for name, size in zip(dims, shape, strict=True)
     )
     if not fits:
         wanted = ", ".join(
-            name if sizes.get(name) is None else f"{name}={sizes[name]}" for name in dims
+            name if name.isdigit() or sizes.get(name) is None else f"{name}={sizes[name]}"
+            for name in dims
         )
         raise ValueError(f"{op}: '{argument}' must have shape [{wanted}], got {describe(shape)}")
     for name, size in zip(dims, shape, strict=True):
@@ -43,7 +57,9 @@ def require_shape(
 def require_dtype(op: str, argument: str, dtype: tf.DType, allowed: Sequence[tf.DType]) -> None:
     """Requires one of the allowed dtypes; raises TypeError."""
     if dtype not in allowed:
-        names = ", ".join(d.name for d in allowed[:-1]) + " or " + allowed[-1].name
+        names = " or ".join(
+            filter(None, [", ".join(d.name for d in allowed[:-1]), allowed[-1].name])
+        )
         raise TypeError(f"{op}: '{argument}' must be {names}, got {tf.as_dtype(dtype).name}")
 
 
@@ -66,6 +82,21 @@ def pair(op: str, argument: str, value: Any) -> list[int]:
     if min(sizes) < 1 or max(sizes) > 2**31 - 1:
         raise ValueError(f"{op}: '{argument}' must lie in [1, 2147483647], got {sizes}")
     return sizes
+
+
+def integer(op: str, argument: str, value: Any, lowest: int, highest: int) -> int:
+    """Returns an int that lies in a range."""
+    if not _is_int(value) or not lowest <= value <= highest:
+        raise ValueError(f"{op}: '{argument}' must lie in [{lowest}, {highest}], got {value}")
+    return int(value)
+
+
+def positive(op: str, argument: str, value: Any) -> float:
+    """Returns a number that is positive and finite."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (number and 0 < value < math.inf):
+        raise ValueError(f"{op}: '{argument}' must be positive and finite, got {value}")
+    return float(value)
 
 
 def _is_int(value: Any) -> bool:
@@ -139,3 +170,99 @@ def unpooling(input: Any, argmax: Any, output_shape: Any, windows: Any) -> Unpoo
             raise ValueError(f"{op}: 'windows' must be (pool_size, strides), got {windows}")
         numbers = pair(op, "windows", windows[0]) + pair(op, "windows", windows[1])
     return Unpooling(input, argmax, size, numbers)
+
+
+class RoiAlignment(NamedTuple):
+    """Checked arguments of a RoI Align over one or several levels."""
+
+    features: list[tf.Tensor]
+    boxes: tf.Tensor  # in the accumulator's dtype
+    box_indices: tf.Tensor
+    levels: tf.Tensor | None  # of the dtype of box_indices
+    output_size: list[int]
+    spatial_scales: list[float]  # float32 numbers
+    sampling_ratio: int
+
+
+def roi_alignment(
+    op: str,
+    features: Any,
+    boxes: Any,
+    box_indices: Any,
+    levels: Any,
+    output_size: Any,
+    spatial_scales: Any,
+    sampling_ratio: Any,
+) -> RoiAlignment:
+    """Checks the arguments of `roi_align`, in lists of one, or of `multilevel_roi_align`.
+
+    All but the values of `box_indices` and `levels`. For `roi_align` `levels` is None.
+    """
+    maps = _maps(op, features)
+    wide = tf.float64 if maps[0].dtype == tf.float64 else tf.float32
+    boxes = tf.convert_to_tensor(boxes, wide if isinstance(boxes, (list, tuple)) else None)
+    box_indices = _integers(box_indices)
+    require_dtype(op, "boxes", boxes.dtype, BOX_DTYPES)
+    require_dtype(op, "box_indices", box_indices.dtype, INDEX_DTYPES)
+    sizes: dict[str, int | None] = {}
+    require_shape(op, "boxes", boxes, sizes, "num_boxes 4")
+    require_shape(op, "box_indices", box_indices, sizes, "num_boxes")
+    if op != "roi_align":
+        levels = _integers(levels)
+        require_dtype(op, "levels", levels.dtype, INDEX_DTYPES)
+        require_shape(op, "levels", levels, sizes, "num_boxes")
+        if levels.dtype != box_indices.dtype:
+            # Not to int32: high bits would be lost, and with them what makes a number illegal.
+            levels, box_indices = tf.cast(levels, tf.int64), tf.cast(box_indices, tf.int64)
+    return RoiAlignment(
+        maps,
+        tf.cast(boxes, wide),
+        box_indices,
+        levels,
+        pair(op, "output_size", output_size),
+        scales(
+            op,
+            "spatial_scale" if levels is None else "spatial_scales",
+            spatial_scales,
+            len(maps),
+        ),
+        integer(op, "sampling_ratio", sampling_ratio, 0, LARGEST_SAMPLING_RATIO),
+    )
+
+
+def _integers(value: Any) -> tf.Tensor:
+    # An empty list would be a floating tensor.
+    empty = isinstance(value, (list, tuple)) and not value
+    return tf.convert_to_tensor(value, tf.int32 if empty else None)
+
+
+def _maps(op: str, features: Any) -> list[tf.Tensor]:
+    """Returns the feature maps, of one dtype, batch and number of channels."""
+    if not isinstance(features, (list, tuple)) or not 1 <= len(features) <= MOST_LEVELS:
+        got = len(features) if isinstance(features, (list, tuple)) else type(features).__name__
+        raise ValueError(f"{op}: 'features' must be a list of 1 to {MOST_LEVELS} maps, got {got}")
+    maps = [tf.convert_to_tensor(level) for level in features]
+    shared: dict[str, int | None] = {}
+    for index, level in enumerate(maps):
+        name = "features" if len(maps) == 1 else f"features[{index}]"
+        require_dtype(op, name, level.dtype, FLOAT_DTYPES if index == 0 else [maps[0].dtype])
+        shared.update(height=None, width=None)
+        require_shape(op, name, level, shared, "batch height width channels")
+    return maps
+
+
+def scales(op: str, argument: str, value: Any, count: int | None = None) -> list[float]:
+    """Returns one float32 number for each map, of `count` maps or of as many as there are."""
+    try:
+        given = list(value)
+    except TypeError:
+        given = [value]
+    if count is None and not 1 <= len(given) <= MOST_LEVELS:
+        raise ValueError(
+            f"{op}: '{argument}' must have 1 to {MOST_LEVELS} numbers, got {len(given)}"
+        )
+    if count is not None and len(given) != count:
+        raise ValueError(f"{op}: '{argument}' must have {count} numbers, got {len(given)}")
+    with np.errstate(over="ignore"):
+        rounded = [float(np.float32(positive(op, argument, scale))) for scale in given]
+    return [positive(op, argument, scale) for scale in rounded]

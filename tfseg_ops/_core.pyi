@@ -26,3 +26,42 @@ def max_unpool(
 def max_unpool_grad(
     grad: npt.ArrayLike, argmax: npt.ArrayLike, include_batch_in_index: bool = False
 ) -> np.ndarray: ...
+def roi_align(
+    features: npt.ArrayLike,
+    boxes: npt.ArrayLike,
+    box_indices: npt.ArrayLike,
+    output_size: Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> np.ndarray: ...
+def multilevel_roi_align(
+    features: Sequence[npt.ArrayLike],
+    boxes: npt.ArrayLike,
+    box_indices: npt.ArrayLike,
+    levels: npt.ArrayLike,
+    output_size: Sequence[int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> np.ndarray: ...
+def roi_align_features_grad(
+    grad: npt.ArrayLike,
+    boxes: npt.ArrayLike,
+    box_indices: npt.ArrayLike,
+    levels: npt.ArrayLike,
+    sizes: Sequence[int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> list[np.ndarray]: ...
+def roi_align_boxes_grad(
+    grad: npt.ArrayLike,
+    features: Sequence[npt.ArrayLike],
+    boxes: npt.ArrayLike,
+    box_indices: npt.ArrayLike,
+    levels: npt.ArrayLike,
+    spatial_scales: Sequence[float],
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> np.ndarray: ...

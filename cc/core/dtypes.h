@@ -155,6 +155,17 @@ inline int64_t SizeOf(DType dtype) {
 #undef TFSEG_SIZE
 }
 
+// Requires an argument to have one dtype.
+inline Status RequireDType(const char* op, const std::string& argument, DType dtype, DType wanted) {
+  if (dtype == wanted) return Status::Ok();
+  return Status::InvalidType(std::string(op) + ": '" + argument + "' must be " + NameOf(wanted) +
+                             ", got " + NameOf(dtype));
+}
+
+template <typename T>
+inline constexpr DType kAccumulatorDType =
+    std::is_same_v<AccumulatorOf<T>, double> ? DType::kFloat64 : DType::kFloat32;
+
 template <typename T>
 struct TypeTag {
   using type = T;

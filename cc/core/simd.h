@@ -156,6 +156,22 @@ inline void StreamFence() {
 #endif
 }
 
+// A register full of A from as many numbers of a storage type.
+template <typename A, typename T>
+inline Vector<A> LoadVectorAs(const T* from) {
+  if constexpr (std::is_same_v<T, A>) {
+    return LoadVector(from);
+#if defined(__F16C__) && defined(__AVX__)
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#endif
+  } else {
+    A lanes[VectorOf<A>::kWidth];
+    for (int lane = 0; lane < VectorOf<A>::kWidth; ++lane) lanes[lane] = static_cast<A>(from[lane]);
+    return LoadVector(lanes);
+  }
+}
+
 // Whether each bit of each lane is set.
 template <typename T>
 inline bool AllSet(const Vector<T>& vector) {

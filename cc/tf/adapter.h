@@ -2,6 +2,7 @@
 #ifndef TFSEG_TF_ADAPTER_H_
 #define TFSEG_TF_ADAPTER_H_
 
+#include <algorithm>
 #include <vector>
 
 #include "core/parallel.h"
@@ -76,8 +77,11 @@ class Scratch final : public core::Workspace {
 
   void* Allocate(int64_t bytes) override {
     tensors_.emplace_back();
+    // An empty tensor has no address, which would look like no memory.
     const bool allocated =
-        context_->allocate_temp(tensorflow::DT_INT8, {bytes}, &tensors_.back()).ok();
+        context_
+            ->allocate_temp(tensorflow::DT_INT8, {std::max<int64_t>(1, bytes)}, &tensors_.back())
+            .ok();
     return allocated ? tensors_.back().data() : nullptr;
   }
 

@@ -49,6 +49,9 @@ std::string TargetOf(const std::string& op) {
 
 // An attribute as MLIR writes it; empty for dtypes, which the handler reads from its buffers.
 absl::StatusOr<std::string> ToMlir(const std::string& name, const AttrValue& value) {
+  const auto format_float = [](std::string* text, float number) {
+    absl::StrAppendFormat(text, "%.9e", number);
+  };
   switch (value.value_case()) {
     case AttrValue::kB:
       return name + (value.b() ? " = true" : " = false");
@@ -59,6 +62,10 @@ absl::StatusOr<std::string> ToMlir(const std::string& name, const AttrValue& val
     case AttrValue::kS:
       return absl::StrCat(name, " = \"", value.s(), "\"");
     case AttrValue::kList:
+      if (!value.list().f().empty()) {
+        return absl::StrCat(
+            name, " = array<f32: ", absl::StrJoin(value.list().f(), ", ", format_float), ">");
+      }
       return absl::StrCat(name, value.list().i().empty() ? " = array<i64" : " = array<i64: ",
                           absl::StrJoin(value.list().i(), ", "), ">");
     case AttrValue::kType:
@@ -89,11 +96,13 @@ class Adapter : public tensorflow::XlaOpKernel {
     std::vector<PartialTensorShape> input_shapes;
     std::deque<Tensor> constants;
     std::vector<const Tensor*> input_tensors(context->num_inputs(), nullptr);
+    int size_input = -1, behind = -1;
+    InputRange(kSizeInput, &size_input, &behind).IgnoreError();  // most ops have none
     for (int i = 0; i < context->num_inputs(); ++i) {
       absl::StatusOr<::xla::Shape> shape = context->InputXlaShape(i);
       OP_REQUIRES_OK(context, shape.status());
       input_shapes.emplace_back(shape->dimensions());
-      if (op_->op_def.input_arg(i).name() == kSizeInput) {
+      if (i == size_input) {
         std::vector<int64_t> sizes;
         OP_REQUIRES_OK(context, context->ConstantInputAsIntVector(i, &sizes));
         Tensor& tensor = constants.emplace_back(

@@ -3,6 +3,7 @@
 #ifndef TFSEG_XLA_HANDLER_H_
 #define TFSEG_XLA_HANDLER_H_
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -114,7 +115,8 @@ class GpuContext final : public core::Workspace {
   void* Allocate(int64_t bytes) override {
     // XLA refuses to be asked for more than 16, and gives whole lines all the same.
     constexpr size_t kAlignment = 16;
-    return scratch_.Allocate(static_cast<size_t>(bytes), kAlignment).value_or(nullptr);
+    return scratch_.Allocate(static_cast<size_t>(std::max<int64_t>(1, bytes)), kAlignment)
+        .value_or(nullptr);
   }
 
   cuda::Context Get() { return {stream_, *this}; }

@@ -1,1 +1,1 @@
-"""What the tests share. Nothing here imports TensorFlow at import time."""
+"""What the tests share. Nothing here but `runners` imports TensorFlow at import time."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.drawing import masks_of, values
+from helpers.drawing import BOX_KINDS, WILD_BOX_KINDS, RoiCase, box_of, masks_of, values
 from helpers.tolerances import FLOAT_DTYPES, name_of
 
 # Large enough for several blocks and threads, with rows, columns and lanes left over.
@@ -14,6 +14,11 @@ SHAPE = (2, 83, 65, 67)
 POOLINGS: dict[str, Any] = {
     "cells": ((2, 2), (2, 2), "VALID"),
     "overlapping": ((3, 3), (2, 2), "SAME"),
+}
+# Spatial scales of the levels, sampling ratio.
+ROIS: dict[str, tuple[list[float], int]] = {
+    "one level": ([1.0], 2),
+    "pyramid, adaptive": ([0.5, 0.25, 0.125], 0),
 }
 
 
@@ -34,9 +39,48 @@ def sample_results(core: types.ModuleType, pooling: str, dtype: Any) -> list[np.
     ]
 
 
+def roi_case(rois: str, dtype: Any) -> RoiCase:
+    """Boxes of all kinds on maps of `SHAPE` and smaller ones, in a few bins each."""
+    generator = np.random.default_rng(0)
+    scales, ratio = ROIS[rois]
+    batch, height, width, channels = SHAPE
+    sizes = [(height >> level, width >> level) for level in range(len(scales))]
+    kinds = (*BOX_KINDS, *WILD_BOX_KINDS) * 12
+    levels = generator.integers(0, len(scales), len(kinds))
+    boxes = [
+        box_of(generator, kind, sizes[level], scales[level])
+        for kind, level in zip(kinds, levels, strict=True)
+    ]
+    return RoiCase(
+        [values(generator, (batch, *size, channels), dtype, "any values") for size in sizes],
+        np.array(boxes, np.float64 if dtype == np.float64 else np.float32),
+        generator.integers(-1, batch, len(kinds)),
+        levels,
+        (7, 5),
+        scales,
+        ratio,
+        True,
+    )
+
+
+def roi_results(core: types.ModuleType, rois: str, dtype: Any) -> list[np.ndarray]:
+    """Resamples, and sums many values into both gradients."""
+    case = roi_case(rois, dtype)
+    output = core.multilevel_roi_align(*case)
+    places, how = (case.boxes, case.box_indices, case.levels), (case.spatial_scales, *case[6:])
+    return [
+        output,
+        *core.roi_align_features_grad(output, *places, case.sizes, *how),
+        core.roi_align_boxes_grad(output, case.features, *places, *how),
+    ]
+
+
 def all_sample_results(core: types.ModuleType) -> Iterator[tuple[str, np.ndarray]]:
-    """All poolings and dtypes, with names."""
+    """All poolings, kinds of RoI Align and dtypes, with names."""
     for dtype in FLOAT_DTYPES:
+        for rois in ROIS:
+            for k, result in enumerate(roi_results(core, rois, dtype)):
+                yield f"{name_of(dtype)} {rois} {k}", result
         for pooling in POOLINGS:
             for k, result in enumerate(sample_results(core, pooling, dtype)):
                 yield f"{name_of(dtype)} {pooling} {k}", result

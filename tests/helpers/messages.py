@@ -3,7 +3,9 @@
 import re
 
 # TF puts places before the words, the op's name and the graph's nodes behind them.
-_WORDS = re.compile(r"(?:max_unpool|max_pool_with_argmax): '.*", re.DOTALL)
+_WORDS = re.compile(
+    r"(?:max_unpool|max_pool_with_argmax|multilevel_roi_align|roi_align|fpn_levels): '.*", re.DOTALL
+)
 _BEHIND = re.compile(r" \[Op:| for '\{\{node |\n|$")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.core_samples import POOLINGS, SHAPE
+from helpers.core_samples import POOLINGS, ROIS, SHAPE, roi_case
 from helpers.drawing import values
 from helpers.tolerances import FLOAT_DTYPES, name_of
 
@@ -34,9 +34,31 @@ def op_results(pooling: str, dtype: Any, jit_compile: bool | None = None) -> lis
     return [r.numpy().view(f"u{r.dtype.size}") for r in results]
 
 
+def roi_op_results(rois: str, dtype: Any, jit_compile: bool | None = None) -> list[np.ndarray]:
+    """Resamples boxes, and sums many values into both gradients, as bits."""
+    import tensorflow as tf
+
+    from tfseg_ops import ops
+
+    case = roi_case(rois, dtype)
+
+    def run(boxes: tf.Tensor, *maps: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch([boxes, *maps])
+            output = ops.multilevel_roi_align(maps, boxes, *case[2:])
+        gradients = tape.gradient(output, [boxes, *maps], output_gradients=output)
+        return [output, *gradients]
+
+    results = tf.function(run, jit_compile=jit_compile)(case.boxes, *case.features)
+    return [r.numpy().view(f"u{r.dtype.size}") for r in results]
+
+
 def all_op_results() -> Iterator[tuple[str, np.ndarray]]:
-    """All poolings and dtypes, with names."""
+    """All poolings, kinds of RoI Align and dtypes, with names."""
     for dtype in FLOAT_DTYPES:
+        for rois in ROIS:
+            for k, result in enumerate(roi_op_results(rois, dtype)):
+                yield f"{name_of(dtype)} {rois} {k}", result
         for pooling in POOLINGS:
             for k, result in enumerate(op_results(pooling, dtype)):
                 yield f"{name_of(dtype)} {pooling} {k}", result

@@ -40,6 +40,20 @@ def assert_close(actual: Any, expected: Any, dtype: Any = None) -> None:
     )
 
 
+def assert_close_sums(actual: Any, expected: Any, terms: Any) -> None:
+    """Asserts agreement of sums that may cancel; `terms` are the sums of the terms' magnitudes."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    relative, absolute = TOLERANCES[name_of(actual.dtype)]
+    wide = TOLERANCES["float64" if actual.dtype == np.float64 else "float32"].relative
+    numbers, wanted = actual.astype(np.float64), expected.astype(np.float64)
+    limit = relative * np.abs(wanted) + 0.1 * wide * np.asarray(terms, np.float64)
+    if actual.itemsize == 2:
+        limit += absolute
+    assert actual.shape == expected.shape
+    wrong = ~(np.abs(numbers - wanted) <= limit)
+    assert not wrong.any(), (np.argwhere(wrong)[:5], numbers[wrong][:5], wanted[wrong][:5])
+
+
 def assert_same(actual: Any, expected: Any) -> None:
     """Asserts the same dtype, shape and numbers; NaN is the same as NaN, -0 as 0."""
     actual, expected = np.asarray(actual), np.asarray(expected)

@@ -5,7 +5,16 @@ work eagerly, in `tf.function`, under `jit_compile=True` and in a SavedModel. XL
 shape at a time: it refuses sizes that only the data decide, such as those of `tf.boolean_mask`.
 """
 
+from tfseg_ops.ops.fpn_levels import fpn_levels
 from tfseg_ops.ops.max_pool_with_argmax import max_pool_with_argmax
 from tfseg_ops.ops.max_unpool import max_unpool
+from tfseg_ops.ops.multilevel_roi_align import multilevel_roi_align
+from tfseg_ops.ops.roi_align import roi_align
 
-__all__ = ["max_pool_with_argmax", "max_unpool"]
+__all__ = [
+    "fpn_levels",
+    "max_pool_with_argmax",
+    "max_unpool",
+    "multilevel_roi_align",
+    "roi_align",
+]
