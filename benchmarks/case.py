@@ -51,6 +51,8 @@ class Case:
         native_variant: the variant whose native row this case is compared with, if not its own.
         optional: True for stock ops that may lack a kernel: an error of TensorFlow then becomes a
             row "not supported" instead of ending the run.
+        tolerance: how far its outputs may be from those of the other cases, in parts of the largest
+            one; 0 for ops that only move values or sum in a promised order.
     """
 
     key: CaseKey
@@ -58,6 +60,7 @@ class Case:
     traffic: Traffic
     native_variant: str | None = None
     optional: bool = False
+    tolerance: float = 0.0
 
     @property
     def native_key(self) -> CaseKey:

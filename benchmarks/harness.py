@@ -6,7 +6,8 @@ How a number is taken:
   together, so only numbers inside a group are compared (`times_native`, goals).
 - `setup` makes the inputs and traces or compiles the function. Then three calls warm it up, so that
   compilation and the first touch of code and workspaces stay outside the numbers.
-- The outputs of all cases of a group must be equal; a benchmark of different answers says nothing.
+- The outputs of all cases of a group must be equal, or within the `tolerance` of a case that sums
+  in another order; a benchmark of different answers says nothing.
 - The timed calls of a group are interleaved in rounds, so that drift of the machine hits all cases
   alike. Every second round goes backwards. A slow case gets fewer samples, spread over all rounds.
 - A sample is the wall time of one call until its work is finished, see `benchmarks.device.wait`.
@@ -21,9 +22,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from benchmarks.case import Case, CaseKey, Goal, Outputs, Run, Traffic
 from benchmarks.device import CPU, GPU, tf_name, wait
@@ -218,7 +221,7 @@ def _warm_up(case: Case, references: dict[CaseKey, Outputs], device: str) -> tup
         if not case.optional:
             raise
         raise _UnsupportedError(_NOISE.sub("", error.message).split("\n")[0]) from error
-    _check_equal(case.key, outputs, references.setdefault(case.native_key, outputs))
+    _check_equal(case, outputs, references.setdefault(case.native_key, outputs))
     del outputs
     return run, min(_sample(run, device)[0], _sample(run, device)[0])
 
@@ -258,7 +261,17 @@ def _sample(run: Run, device: str) -> tuple[float, Outputs]:
     return perf_counter() - start, outputs
 
 
-def _check_equal(key: CaseKey, outputs: Outputs, reference: Outputs) -> None:
+def _check_equal(case: Case, outputs: Outputs, reference: Outputs) -> None:
     for name in outputs.keys() & reference.keys():
-        if not np.array_equal(np.asarray(outputs[name]), np.asarray(reference[name])):
-            raise ValueError(f"benchmarks: '{name}' of {key} must equal that of the other paths")
+        if not _agree(np.asarray(outputs[name]), np.asarray(reference[name]), case.tolerance):
+            raise ValueError(
+                f"benchmarks: '{name}' of {case.key} must equal that of the other paths"
+            )
+
+
+def _agree(values: NDArray[Any], reference: NDArray[Any], tolerance: float) -> bool:
+    if tolerance == 0 or values.size == 0:
+        return np.array_equal(values, reference)
+    one, other = values.astype(np.float32), reference.astype(np.float32)
+    limit = tolerance * np.abs(other).max()
+    return one.shape == other.shape and bool((np.abs(one - other) <= limit).all())

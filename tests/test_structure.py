@@ -102,6 +102,11 @@ def core_dtypes(kind: str) -> list[str]:
     return re.findall(r'X\(\w+, \w+, "(\w+)"\)', found.group(1))
 
 
+def has_attribute(op: str, attribute: str) -> bool:
+    """Whether a TF op has an attribute of this name."""
+    return attribute in {attr.name for attr in op_def_registry.get(op).attr}
+
+
 def attribute_dtypes(op: str, attribute: str) -> list[str]:
     """The dtypes that an attribute of a TF op allows."""
     for attr in op_def_registry.get(op).attr:
@@ -134,13 +139,23 @@ def registered_xla_kernels() -> None:
         DEVICES.append("XLA_GPU_JIT")
 
 
-@pytest.mark.parametrize(("attribute", "kind"), [("T", "FLOAT"), ("Index", "INDEX")])
-def test_dtypes_are_the_same_in_core_in_tensorflow_and_in_python(attribute: str, kind: str) -> None:
-    wanted = core_dtypes(kind)
-    assert wanted
-    checked = _checks.FLOAT_DTYPES if kind == "FLOAT" else _checks.INDEX_DTYPES
+@pytest.mark.parametrize(
+    ("attribute", "kinds", "checked"),
+    [
+        ("T", ["FLOAT"], _checks.FLOAT_DTYPES),
+        ("Index", ["INDEX"], _checks.INDEX_DTYPES),
+        ("Label", ["BYTE", "INDEX", "FLOAT"], _checks.LABEL_DTYPES + _checks.FLOAT_DTYPES),
+    ],
+)
+def test_dtypes_are_the_same_in_core_in_tensorflow_and_in_python(
+    attribute: str, kinds: list[str], checked: tuple[tf.DType, ...]
+) -> None:
+    wanted = [name for kind in kinds for name in core_dtypes(kind)]
     assert [dtype.name for dtype in checked] == wanted
-    for op in our_ops():
+    having = [op for op in our_ops() if has_attribute(op, attribute)]
+    assert having
+    assert attribute != "T" or having == our_ops()
+    for op in having:
         assert attribute_dtypes(op, attribute) == wanted, op
         for device in DEVICES:
             assert kernel_dtypes(op, device, attribute) == set(wanted), (op, device)
@@ -247,7 +262,9 @@ def test_public_function_says_what_it_does_and_has_type_hints(name: str) -> None
 def test_public_function_lives_in_a_file_of_its_name(name: str) -> None:
     module, _, public = name.rpartition(".")
     # Words begin after a lower-case letter, and with the last capital of several: ROIAlign.
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", public).lower()
+    snake = re.sub(
+        r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", "_", public.replace("IoU", "Iou")
+    ).lower()
     assert public_objects()[name].__module__ == f"{module}.{snake}"
 
 

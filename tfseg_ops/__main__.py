@@ -19,6 +19,7 @@ _OPS = {
     "max_pool_with_argmax": "Tfseg>MaxPoolWithArgmax",
     "max_unpool": "Tfseg>MaxUnpool",
     "roi_align": "Tfseg>RoiAlign",
+    "soft_dice_sums": "Tfseg>SoftDiceSums",
 }
 
 
@@ -115,6 +116,9 @@ def _paths(problems: list[str]) -> Iterator[tuple[str, ...]]:
         # Means of four whole numbers: exact, whatever the order of the sum.
         box = [[0.5, 0.5, 4.5, 6.5]]
         aligned = tfseg_ops.ops.roi_align(image, box, [0], [4, 6])
+        # Halves of whole numbers.
+        mask = tf.cast(image > 3, tf.uint8)
+        target = tfseg_ops.ops.soft_dice_sums(image / 2, mask, activation="none").intersection
     probes = {
         "max_pool_with_argmax": (
             lambda: tfseg_ops.ops.max_pool_with_argmax(image, 2, 2, "VALID")[1],
@@ -127,6 +131,10 @@ def _paths(problems: list[str]) -> Iterator[tuple[str, ...]]:
         "roi_align": (
             lambda: tfseg_ops.ops.roi_align(image, box, [0], [4, 6]),
             aligned,
+        ),
+        "soft_dice_sums": (
+            lambda: tfseg_ops.ops.soft_dice_sums(image / 2, mask, activation="none").intersection,
+            target,
         ),
     }
     for name, (run, expected) in probes.items():

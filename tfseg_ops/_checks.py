@@ -11,6 +11,7 @@ import tensorflow as tf
 
 FLOAT_DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 INDEX_DTYPES = (tf.int32, tf.int64)
+LABEL_DTYPES = (tf.uint8, *INDEX_DTYPES)
 # Of coordinates: bfloat16 turns 777.7 into 776.
 BOX_DTYPES = (tf.float32, tf.float64)
 MOST_LEVELS = 16
@@ -266,3 +267,100 @@ def scales(op: str, argument: str, value: Any, count: int | None = None) -> list
     with np.errstate(over="ignore"):
         rounded = [float(np.float32(positive(op, argument, scale))) for scale in given]
     return [positive(op, argument, scale) for scale in rounded]
+
+
+class DiceSums(NamedTuple):
+    """Checked arguments of `soft_dice_sums`."""
+
+    logits: tf.Tensor
+    labels: tf.Tensor  # [batch, ...], or the shape of the logits where dense
+    weights: tf.Tensor | None  # [batch, ...], in the accumulator's dtype
+    class_weights: tf.Tensor | None  # [classes], in the accumulator's dtype
+    ignore_label: int | None
+    activation: str
+    power: int
+    dense: bool
+
+
+def soft_dice_sums(
+    logits: Any,
+    labels: Any,
+    weights: Any,
+    class_weights: Any,
+    ignore_label: Any,
+    activation: Any,
+    power: Any,
+) -> DiceSums:
+    """Checks the arguments of `soft_dice_sums`, all but the values of the labels.
+
+    A last dimension of 1 that labels or weights have beyond `[batch, ...]` is taken off.
+    """
+    op = "soft_dice_sums"
+    logits, labels = tf.convert_to_tensor(logits), tf.convert_to_tensor(labels)
+    require_dtype(op, "logits", logits.dtype, FLOAT_DTYPES)
+    require_dtype(op, "labels", labels.dtype, LABEL_DTYPES + FLOAT_DTYPES)
+    rank = logits.shape.rank
+    if rank is not None and rank < 2:
+        raise ValueError(
+            f"{op}: 'logits' must have shape [batch, ..., classes], got {describe(logits.shape)}"
+        )
+    if rank is not None and logits.shape[-1] == 0:
+        raise ValueError(
+            f"{op}: 'logits' must have at least one class, got {describe(logits.shape)}"
+        )
+    if activation not in ("softmax", "sigmoid", "none"):
+        raise ValueError(f"{op}: 'activation' must be softmax, sigmoid or none, got {activation}")
+    if not _is_int(power) or power not in (1, 2):
+        raise ValueError(f"{op}: 'power' must be 1 or 2, got {power}")
+
+    dense = labels.dtype.is_floating
+    if not dense and rank is not None and labels.shape.rank == rank:
+        # Integers with a last dimension that nobody knows are classes: else a shape error says so.
+        dense = labels.shape[-1] != 1
+        labels = labels if dense else tf.squeeze(labels, -1)
+    pixels = logits.shape[:-1]
+    if dense:
+        _require_shape_of(op, "labels", labels, logits.shape)
+    else:
+        pixels = _require_shape_of(op, "labels", labels, pixels)
+
+    wide = tf.float64 if logits.dtype == tf.float64 else tf.float32
+    if weights is not None:
+        weights = _floats(op, "weights", weights, wide)
+        if rank is not None and weights.shape.rank == rank and weights.shape[-1] in (1, None):
+            weights = tf.squeeze(weights, -1)
+        _require_shape_of(op, "weights", weights, pixels)
+    if class_weights is not None:
+        class_weights = _floats(op, "class_weights", class_weights, wide)
+        classes = tf.TensorShape([None]) if rank is None else logits.shape[-1:]
+        _require_shape_of(op, "class_weights", class_weights, classes)
+    if ignore_label is not None:
+        if not _is_int(ignore_label) or not -(2**63) <= ignore_label < 2**63:
+            raise ValueError(f"{op}: 'ignore_label' must be an int or None, got {ignore_label}")
+        if dense:
+            raise ValueError(
+                f"{op}: 'ignore_label' must be None where labels are targets for each class, "
+                f"got {ignore_label}"
+            )
+        ignore_label = int(ignore_label)
+    return DiceSums(
+        logits, labels, weights, class_weights, ignore_label, activation, int(power), dense
+    )
+
+
+def _require_shape_of(
+    op: str, argument: str, tensor: tf.Tensor, shape: tf.TensorShape
+) -> tf.TensorShape:
+    """Requires a shape, unknown parts aside; returns what is known of it now."""
+    if not shape.is_compatible_with(tensor.shape):
+        raise ValueError(
+            f"{op}: '{argument}' must have shape {describe(shape)}, got {describe(tensor.shape)}"
+        )
+    return shape.merge_with(tensor.shape)
+
+
+def _floats(op: str, argument: str, value: Any, dtype: tf.DType) -> tf.Tensor:
+    """Returns floating numbers in another dtype; those of lists may be integers."""
+    tensor = tf.convert_to_tensor(value, dtype if isinstance(value, (list, tuple)) else None)
+    require_dtype(op, argument, tensor.dtype, FLOAT_DTYPES)
+    return tf.cast(tensor, dtype)

@@ -65,3 +65,26 @@ def roi_align_boxes_grad(
     sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> np.ndarray: ...
+def soft_dice_sums(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    class_weights: npt.ArrayLike | None = None,
+    ignore_label: int | None = None,
+    activation: str = "softmax",
+    power: int = 1,
+    dense: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+def soft_dice_sums_grad(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    weights: npt.ArrayLike | None,
+    class_weights: npt.ArrayLike | None,
+    ignore_label: int | None,
+    activation: str,
+    power: int,
+    dense: bool,
+    grad_intersection: npt.ArrayLike,
+    grad_prediction: npt.ArrayLike,
+    grad_cross_entropy: npt.ArrayLike,
+) -> np.ndarray: ...

@@ -26,13 +26,14 @@
 #define TFSEG_INDEX_DTYPES(X) \
   X(kInt32, int32_t, "int32") \
   X(kInt64, int64_t, "int64")
+// Labels may be bytes too.
+#define TFSEG_BYTE_DTYPES(X) X(kUInt8, uint8_t, "uint8")
 // Y(enumerator, name): what no op takes, for errors that name what came.
 // clang-format off
 #define TFSEG_OTHER_DTYPES(Y)   \
   Y(kBool, "bool")              \
   Y(kInt8, "int8")              \
   Y(kInt16, "int16")            \
-  Y(kUInt8, "uint8")            \
   Y(kUInt16, "uint16")          \
   Y(kUInt32, "uint32")          \
   Y(kUInt64, "uint64")          \
@@ -108,7 +109,7 @@ using AccumulatorOf = std::conditional_t<std::is_same_v<T, double>, double, floa
 #define TFSEG_ENUMERATOR(enumerator, ...) enumerator,
 enum class DType {
   TFSEG_FLOAT_DTYPES(TFSEG_ENUMERATOR) TFSEG_INDEX_DTYPES(TFSEG_ENUMERATOR)
-      TFSEG_OTHER_DTYPES(TFSEG_ENUMERATOR) kUnknownDType
+      TFSEG_BYTE_DTYPES(TFSEG_ENUMERATOR) TFSEG_OTHER_DTYPES(TFSEG_ENUMERATOR) kUnknownDType
 };
 #undef TFSEG_ENUMERATOR
 
@@ -120,6 +121,7 @@ inline const char* NameOf(DType dtype) {
   switch (dtype) {
     TFSEG_FLOAT_DTYPES(TFSEG_TYPE_NAME)
     TFSEG_INDEX_DTYPES(TFSEG_TYPE_NAME)
+    TFSEG_BYTE_DTYPES(TFSEG_TYPE_NAME)
     TFSEG_OTHER_DTYPES(TFSEG_NAME)
     case DType::kUnknownDType:
       break;
@@ -135,6 +137,7 @@ inline DType DTypeNamed(const char* wanted) {
 #define TFSEG_TYPE_NAME(enumerator, type, name) TFSEG_NAME(enumerator, name)
   TFSEG_FLOAT_DTYPES(TFSEG_TYPE_NAME)
   TFSEG_INDEX_DTYPES(TFSEG_TYPE_NAME)
+  TFSEG_BYTE_DTYPES(TFSEG_TYPE_NAME)
   TFSEG_OTHER_DTYPES(TFSEG_NAME)
 #undef TFSEG_TYPE_NAME
 #undef TFSEG_NAME
@@ -149,6 +152,7 @@ inline int64_t SizeOf(DType dtype) {
   switch (dtype) {
     TFSEG_FLOAT_DTYPES(TFSEG_SIZE)
     TFSEG_INDEX_DTYPES(TFSEG_SIZE)
+    TFSEG_BYTE_DTYPES(TFSEG_SIZE)
     default:
       return 0;
   }
@@ -192,6 +196,16 @@ Status DispatchIndex(const char* op, const char* argument, DType dtype, Fn&& fn)
     default:
       return Status::InvalidType(std::string(op) + ": '" + argument +
                                  "' must be int32 or int64, got " + NameOf(dtype));
+  }
+}
+template <typename Fn>
+Status DispatchLabel(const char* op, const char* argument, DType dtype, Fn&& fn) {
+  switch (dtype) {
+    TFSEG_BYTE_DTYPES(TFSEG_CASE)
+    TFSEG_INDEX_DTYPES(TFSEG_CASE)
+    default:
+      return Status::InvalidType(std::string(op) + ": '" + argument +
+                                 "' must be uint8, int32 or int64, got " + NameOf(dtype));
   }
 }
 #undef TFSEG_CASE

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "core/cells.h"
+#include "core/first_error.h"
 #include "core/memory.h"
 #include "core/simd.h"
 
@@ -24,38 +25,24 @@ template <typename T>
 using BitsOf = std::conditional_t<sizeof(T) == 2, uint16_t,
                                   std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
 
-// Remembers the first illegal mask of all threads.
-class FirstError {
- public:
-  void Note(int64_t element) {
-    int64_t seen = element_.load(std::memory_order_relaxed);
-    while (element < seen && !element_.compare_exchange_weak(seen, element)) {
-    }
+// What is wrong with the first illegal mask.
+template <typename Index>
+Status ToStatus(const FirstError& error, const Params& params, const Geometry& g,
+                const Index* argmax) {
+  if (!error.any()) return Status::Ok();
+  const int64_t element = error.element();
+  const int64_t mask = argmax[element];
+  const Shape where{element / g.masks_per_image(), element / (g.width * g.channels) % g.height,
+                    element / g.channels % g.width, element % g.channels};
+  const int64_t limit = params.include_batch_in_index ? g.num_outputs() : g.out_per_image();
+  std::string rule = "lie in [0, " + std::to_string(limit) + ")";
+  if (params.check_windows && mask >= 0 && mask < limit) {
+    rule = "lie in its own window of ksize " + Shape{params.ksize[0], params.ksize[1]}.ToString() +
+           " and strides " + Shape{params.strides[0], params.strides[1]}.ToString();
   }
-  bool any() const { return element_.load() != kNone; }
-
-  template <typename Index>
-  Status ToStatus(const Params& params, const Geometry& g, const Index* argmax) const {
-    if (!any()) return Status::Ok();
-    const int64_t element = element_.load();
-    const int64_t mask = argmax[element];
-    const Shape where{element / g.masks_per_image(), element / (g.width * g.channels) % g.height,
-                      element / g.channels % g.width, element % g.channels};
-    const int64_t limit = params.include_batch_in_index ? g.num_outputs() : g.out_per_image();
-    std::string rule = "lie in [0, " + std::to_string(limit) + ")";
-    if (params.check_windows && mask >= 0 && mask < limit) {
-      rule = "lie in its own window of ksize " +
-             Shape{params.ksize[0], params.ksize[1]}.ToString() + " and strides " +
-             Shape{params.strides[0], params.strides[1]}.ToString();
-    }
-    return Invalid("'argmax' must " + rule + ", got " + std::to_string(mask) + " at " +
-                   where.ToString());
-  }
-
- private:
-  static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
-  std::atomic<int64_t> element_{kNone};
-};
+  return Invalid("'argmax' must " + rule + ", got " + std::to_string(mask) + " at " +
+                 where.ToString());
+}
 
 // Mask rows [begin, end) of all images together. Values are only moved, so Bits is an unsigned
 // integer of their size. Returns false at a mask outside its cell; the output is then to be written
@@ -155,7 +142,7 @@ Status UnpoolSorted(const Params& params, const Geometry& g, const Context& cont
       for_part(p, [&](int64_t, int64_t place) { ++counts[place / kBlock]; });
     }
   });
-  TFSEG_RETURN_IF_ERROR(error.ToStatus(params, g, argmax));
+  TFSEG_RETURN_IF_ERROR(ToStatus(error, params, g, argmax));
 
   int64_t sum = 0;
   int64_t* ends = starts + num_parts * num_blocks;
@@ -268,7 +255,7 @@ Status Gather(const Params& params, const Geometry& g, const Context& context, c
     GatherRows(params, g, cells, begin, end, reinterpret_cast<const Bits*>(grad), argmax,
                reinterpret_cast<Bits*>(grad_input), &error);
   });
-  return error.ToStatus(params, g, argmax);
+  return ToStatus(error, params, g, argmax);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #ifndef TFSEG_CORE_SIMD_H_
 #define TFSEG_CORE_SIMD_H_
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -170,6 +171,59 @@ inline Vector<A> LoadVectorAs(const T* from) {
     for (int lane = 0; lane < VectorOf<A>::kWidth; ++lane) lanes[lane] = static_cast<A>(from[lane]);
     return LoadVector(lanes);
   }
+}
+
+// exp(x) for x <= 0, within two units in the last place; 0 where it would be subnormal. Moshier's
+// Cephes, expf.
+inline Vector<float> ExpOfNegative(const Vector<float>& x) {
+  using V = Vector<float>;
+  using Bits = Vector<int32_t>;
+  constexpr float kLowest = -87.3f;
+  constexpr float kRound = 12582912.0f;  // adding it leaves a whole number in the last bits
+  const V clipped = x < kLowest ? V{} + kLowest : x;
+  const V rounded = clipped * 1.44269504088896341f + kRound;
+  const V n = rounded - kRound;
+  const V r = (clipped - n * 0.693359375f) - n * -2.12194440e-4f;
+  // Three pairs at once: the loops that call this wait for the longest chain of operations.
+  const V r2 = r * r;
+  const V low = r * 1.6666665459e-1f + 5.0000001201e-1f;
+  const V middle = r * 8.3334519073e-3f + 4.1665795894e-2f;
+  const V high = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  const V y = (((high * r2 + middle) * r2 + low) * r2 + r) + 1.0f;
+  const Bits exponent = (reinterpret_cast<Bits>(rounded) + (127 - 0x4b400000)) << 23;
+  return x < kLowest ? V{} : y * reinterpret_cast<V>(exponent);
+}
+inline Vector<double> ExpOfNegative(Vector<double> x) {
+  for (int lane = 0; lane < VectorOf<double>::kWidth; ++lane) x[lane] = std::exp(x[lane]);
+  return x;
+}
+
+// log(x) of positive normal numbers, within two units in the last place; NaN of NaN. Cephes, logf.
+inline Vector<float> LogOfNormal(const Vector<float>& x) {
+  using V = Vector<float>;
+  using Bits = Vector<int32_t>;
+  const Bits bits = reinterpret_cast<Bits>(x);
+  const Bits half = (bits & 0x007fffff) | 0x3f000000;
+  const V m = reinterpret_cast<V>(half);  // in [0.5, 1)
+  const Bits low = m < 0.707106781186547524f;
+  const V e = __builtin_convertvector((bits >> 23) - 126 + low, V);
+  const V f = (low ? m + m : m) - 1.0f;
+  const V z = f * f;
+  V y = f * 7.0376836292e-2f - 1.1514610310e-1f;
+  y = y * f + 1.1676998740e-1f;
+  y = y * f - 1.2420140846e-1f;
+  y = y * f + 1.4249322787e-1f;
+  y = y * f - 1.6668057665e-1f;
+  y = y * f + 2.0000714765e-1f;
+  y = y * f - 2.4999993993e-1f;
+  y = y * f + 3.3333331174e-1f;
+  y = ((y * f * z + e * -2.12194440e-4f) - z * 0.5f) + f;
+  y = y + e * 0.693359375f;
+  return x == x ? y : x;
+}
+inline Vector<double> LogOfNormal(Vector<double> x) {
+  for (int lane = 0; lane < VectorOf<double>::kWidth; ++lane) x[lane] = std::log(x[lane]);
+  return x;
 }
 
 // Whether each bit of each lane is set.

@@ -56,6 +56,8 @@ inline core::DType ToDType(ffi::DataType dtype) {
       return core::DType::kInt32;
     case ffi::DataType::S64:
       return core::DType::kInt64;
+    case ffi::DataType::U8:
+      return core::DType::kUInt8;
     default:
       return core::DType::kUnknownDType;
   }

@@ -126,6 +126,21 @@ def test_differing_answers_stop_the_run() -> None:
         measure(_cases(wrong), SMOKE_POLICY, _quiet)
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 1e-6, 1e-3])
+@pytest.mark.parametrize("error", [0.5, np.nan])
+def test_answers_within_the_tolerance_of_a_case_are_equal(error: float, tolerance: float) -> None:
+    def setup() -> Run:
+        zero = tf.concat([tf.zeros([999]), [error]], 0)
+        return compiled(lambda x: {"output": x * x + zero}, (tf.range(1000.0),), "graph")
+
+    near = Case(_NATIVE._replace(path="near"), setup, _TRAFFIC, tolerance=tolerance)
+    if tolerance * 999**2 >= error:
+        measure(_cases(near), SMOKE_POLICY, _quiet)
+        return
+    with pytest.raises(ValueError, match=r"'output' of .*near.* must equal"):
+        measure(_cases(near), SMOKE_POLICY, _quiet)
+
+
 def _argmax_under_xla() -> Run:
     images = (tf.zeros([1, 4, 4, 1]),)
     return compiled(
@@ -253,7 +268,7 @@ _HAS_OPS = importlib.util.find_spec("tfseg_ops") is not None and all(
 
 
 @pytest.mark.skipif(not _HAS_OPS, reason="tfseg_ops.ops and tfseg_ops.pure_tf do not exist")
-@pytest.mark.parametrize("name", ["max_unpool", "max_pool_with_argmax"])
+@pytest.mark.parametrize("name", ["max_unpool", "max_pool_with_argmax", "soft_dice_sums"])
 def test_smoke_run_of_each_benchmark(name: str, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", f"benchmarks.bench_{name}", "--smoke", "--output", str(tmp_path)],

@@ -15,10 +15,13 @@ FILE = Path(__file__).resolve().parents[1] / "api_surface.json"
 MODULES = (
     "tfseg_ops",
     "tfseg_ops.layers",
+    "tfseg_ops.losses",
+    "tfseg_ops.metrics",
     "tfseg_ops.ops",
     "tfseg_ops.pure_tf",
     "tfseg_ops.testing",
     "tfseg_ops.testing.strategies",
+    "tfseg_ops.weights",
 )
 
 

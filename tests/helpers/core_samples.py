@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from helpers.dice_cases import DiceCase, labels_of, values_of
 from helpers.drawing import BOX_KINDS, WILD_BOX_KINDS, RoiCase, box_of, masks_of, values
 from helpers.tolerances import FLOAT_DTYPES, name_of
 
@@ -14,6 +15,13 @@ SHAPE = (2, 83, 65, 67)
 POOLINGS: dict[str, Any] = {
     "cells": ((2, 2), (2, 2), "VALID"),
     "overlapping": ((3, 3), (2, 2), "SAME"),
+}
+# Activation, power, whether targets are dense.
+DICE: dict[str, tuple[str, int, bool]] = {
+    "softmax": ("softmax", 1, False),
+    "softmax, dense": ("softmax", 2, True),
+    "sigmoid": ("sigmoid", 1, False),
+    "probabilities": ("none", 2, True),
 }
 # Spatial scales of the levels, sampling ratio.
 ROIS: dict[str, tuple[list[float], int]] = {
@@ -75,9 +83,42 @@ def roi_results(core: types.ModuleType, rois: str, dtype: Any) -> list[np.ndarra
     ]
 
 
+def dice_case(kind: str, dtype: Any) -> DiceCase:
+    """Images of `SHAPE`, with all kinds of weights."""
+    generator = np.random.default_rng(0)
+    activation, power, dense = DICE[kind]
+    wide = np.float64 if dtype == np.float64 else np.float32
+    labels = labels_of(generator, SHAPE, np.float32 if dense else np.int32, dense)
+    if not dense:
+        labels[:, ::5, ::7] = 255
+    return DiceCase(
+        values_of(generator, SHAPE, activation, "any values").astype(dtype),
+        labels,
+        generator.uniform(0, 2, SHAPE[:-1]).astype(wide),
+        generator.uniform(0, 2, SHAPE[-1]).astype(wide),
+        None if dense else 255,
+        activation,
+        power,
+        dense,
+    )
+
+
+def dice_results(core: types.ModuleType, kind: str, dtype: Any) -> list[np.ndarray]:
+    """The sums of many pixels, and their gradient."""
+    case = dice_case(kind, dtype)
+    return [
+        *core.soft_dice_sums(*case),
+        core.soft_dice_sums_grad(*case, *case.upstream()),
+    ]
+
+
 def all_sample_results(core: types.ModuleType) -> Iterator[tuple[str, np.ndarray]]:
-    """All poolings, kinds of RoI Align and dtypes, with names."""
+    """All poolings, kinds of RoI Align, kinds of sums and dtypes, with names."""
     for dtype in FLOAT_DTYPES:
+        # Not in float64, whose exp is the C library's, which has levels of its own.
+        for kind in DICE if dtype != np.float64 else ():
+            for k, result in enumerate(dice_results(core, kind, dtype)):
+                yield f"{name_of(dtype)} {kind} {k}", result
         for rois in ROIS:
             for k, result in enumerate(roi_results(core, rois, dtype)):
                 yield f"{name_of(dtype)} {rois} {k}", result

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.core_samples import POOLINGS, ROIS, SHAPE, roi_case
+from helpers.core_samples import DICE, POOLINGS, ROIS, SHAPE, dice_case, roi_case
 from helpers.drawing import values
 from helpers.tolerances import FLOAT_DTYPES, name_of
 
@@ -53,9 +53,31 @@ def roi_op_results(rois: str, dtype: Any, jit_compile: bool | None = None) -> li
     return [r.numpy().view(f"u{r.dtype.size}") for r in results]
 
 
+def dice_op_results(kind: str, dtype: Any) -> list[np.ndarray]:
+    """The sums of many pixels and their gradient, as bits."""
+    import tensorflow as tf
+
+    from tfseg_ops import ops
+
+    case = dice_case(kind, dtype)
+
+    @tf.function
+    def run(logits: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            sums = ops.soft_dice_sums(logits, *case[1:-1])
+        outputs = [sums.intersection, sums.prediction, sums.cross_entropy]
+        return [*sums, tape.gradient(outputs, logits, output_gradients=list(case.upstream()))]
+
+    return [r.numpy().view(f"u{r.dtype.size}") for r in run(tf.constant(case.logits))]
+
+
 def all_op_results() -> Iterator[tuple[str, np.ndarray]]:
-    """All poolings, kinds of RoI Align and dtypes, with names."""
+    """All poolings, kinds of RoI Align, kinds of sums and dtypes, with names."""
     for dtype in FLOAT_DTYPES:
+        for kind in DICE:
+            for k, result in enumerate(dice_op_results(kind, dtype)):
+                yield f"{name_of(dtype)} {kind} {k}", result
         for rois in ROIS:
             for k, result in enumerate(roi_op_results(rois, dtype)):
                 yield f"{name_of(dtype)} {rois} {k}", result

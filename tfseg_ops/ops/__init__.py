@@ -10,6 +10,7 @@ from tfseg_ops.ops.max_pool_with_argmax import max_pool_with_argmax
 from tfseg_ops.ops.max_unpool import max_unpool
 from tfseg_ops.ops.multilevel_roi_align import multilevel_roi_align
 from tfseg_ops.ops.roi_align import roi_align
+from tfseg_ops.ops.soft_dice_sums import soft_dice_sums
 
 __all__ = [
     "fpn_levels",
@@ -17,4 +18,5 @@ __all__ = [
     "max_unpool",
     "multilevel_roi_align",
     "roi_align",
+    "soft_dice_sums",
 ]

@@ -11,5 +11,12 @@ from tfseg_ops.pure_tf.max_pool_with_argmax import max_pool_with_argmax
 from tfseg_ops.pure_tf.max_unpool import max_unpool
 from tfseg_ops.pure_tf.multilevel_roi_align import multilevel_roi_align
 from tfseg_ops.pure_tf.roi_align import roi_align
+from tfseg_ops.pure_tf.soft_dice_sums import soft_dice_sums
 
-__all__ = ["max_pool_with_argmax", "max_unpool", "multilevel_roi_align", "roi_align"]
+__all__ = [
+    "max_pool_with_argmax",
+    "max_unpool",
+    "multilevel_roi_align",
+    "roi_align",
+    "soft_dice_sums",
+]
