@@ -436,7 +436,9 @@ def run(side):
         if sys.argv[2] == "xla":
             compiled(logits, labels)
     before = peak()
-    result = function(logits, labels).numpy()
+    result = function(logits, labels)
+    # Waits for it without a copy of it.
+    tf.reshape(result, [-1])[0].numpy()
     return peak() - before
 
 run(64)
@@ -452,8 +454,10 @@ def test_memory_beyond_logits_and_gradient_is_under_a_megabyte_a_thread(
 ) -> None:
     more, logits = map(int, run_python(PEAK, direction, path).split())
     gradient = logits if direction == "backward" else 0
-    # The backward takes 4 MB more here than through numpy, and it is not known yet for what.
-    assert more - gradient < (5 << 20 if direction == "backward" else 2 << 20)
+    # For the region that it takes for the gradient, 128 MB, TensorFlow's allocator keeps a table of
+    # a thirty-second of its size.
+    table = 4 << 20 if direction == "backward" else 0
+    assert more - gradient - table < 2 << 20
 
 
 def test_model_with_the_ops_is_saved_and_loaded(tmp_path: Any) -> None:
