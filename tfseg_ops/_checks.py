@@ -17,7 +17,8 @@ BOX_DTYPES = (tf.float32, tf.float64)
 MOST_LEVELS = 16
 # A pixel of this level of a pyramid is wider than any image.
 COARSEST_LEVEL = 30
-LARGEST_SAMPLING_RATIO = 2**20
+# Of a bin along one axis, be they asked for or adaptive, as in core.
+MOST_POINTS = 2**20
 
 
 def describe(shape: tf.TensorShape | Sequence[int | None]) -> str:
@@ -227,7 +228,7 @@ def roi_alignment(
             spatial_scales,
             len(maps),
         ),
-        integer(op, "sampling_ratio", sampling_ratio, 0, LARGEST_SAMPLING_RATIO),
+        integer(op, "sampling_ratio", sampling_ratio, 0, MOST_POINTS),
     )
 
 

@@ -55,10 +55,6 @@ struct TapTable {
     bool empty() const { return first == last; }
     int64_t size() const { return last - first; }
   };
-  Range Of(int64_t box) const {
-    const TapType* first = taps + starts[box];
-    return {first, first + ends[(box + 1) * bins - 1]};
-  }
   Range Of(int64_t box, int64_t bin) const {
     const TapType* first = taps + starts[box];
     const int32_t* end = ends + box * bins + bin;

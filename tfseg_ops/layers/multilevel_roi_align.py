@@ -62,7 +62,7 @@ class MultilevelROIAlign(keras.layers.Layer):
         self.output_size = _checks.pair(name, "output_size", output_size)
         self.spatial_scales = _checks.scales(name, "spatial_scales", spatial_scales)
         self.sampling_ratio = _checks.integer(
-            name, "sampling_ratio", sampling_ratio, 0, _checks.LARGEST_SAMPLING_RATIO
+            name, "sampling_ratio", sampling_ratio, 0, _checks.MOST_POINTS
         )
         self.aligned = bool(aligned)
         self.finest_level = _checks.integer(

@@ -51,7 +51,7 @@ class ROIAlign(keras.layers.Layer):
         self.output_size = _checks.pair(name, "output_size", output_size)
         (self.spatial_scale,) = _checks.scales(name, "spatial_scale", [spatial_scale])
         self.sampling_ratio = _checks.integer(
-            name, "sampling_ratio", sampling_ratio, 0, _checks.LARGEST_SAMPLING_RATIO
+            name, "sampling_ratio", sampling_ratio, 0, _checks.MOST_POINTS
         )
         self.aligned = bool(aligned)
 

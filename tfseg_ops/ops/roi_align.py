@@ -1,11 +1,10 @@
 """RoI Align: boxes cut out of a feature map and resampled to one size."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tfseg_ops import _checks, _library, _portable, pure_tf
+from tfseg_ops import _checks, _gradients, _library, _portable, pure_tf
 
 # What the op and its two gradients share.
 _ATTRIBUTES = ("output_size", "spatial_scales", "sampling_ratio", "aligned")
@@ -105,21 +104,12 @@ def align(args: _checks.RoiAlignment, levels: tf.Tensor, aligned: bool) -> tf.Te
     )
 
 
-def _wanted(op: Any, indices: Sequence[int]) -> bool:
-    """Returns whether someone asked for the gradient of any of these inputs.
-
-    A graph prunes what nobody asks for; a tape computes what it is given.
-    """
-    skipped = getattr(op, "skip_input_indices", None) or ()
-    return any(index not in skipped for index in indices)
-
-
 @tf.RegisterGradient("Tfseg>RoiAlign")
 def _gradient(op: Any, grad: tf.Tensor) -> list[tf.Tensor | None]:
     boxes, box_indices, levels, *features = op.inputs
     shared = {name: op.get_attr(name) for name in _ATTRIBUTES}
     grad_boxes, grad_features = None, [None] * len(features)
-    if _wanted(op, [0]):
+    if _gradients.wanted(op, [0]):
         grad_boxes = _library.load_ops().tfseg_roi_align_boxes_grad(
             boxes=boxes,
             box_indices=box_indices,
@@ -128,7 +118,7 @@ def _gradient(op: Any, grad: tf.Tensor) -> list[tf.Tensor | None]:
             features=features,
             **shared,
         )
-    if _wanted(op, range(3, 3 + len(features))):
+    if _gradients.wanted(op, range(3, 3 + len(features))):
         sizes = [tf.shape(features[0])[:1], *[tf.shape(level)[1:3] for level in features]]
         grad_features = _library.load_ops().tfseg_roi_align_features_grad(
             boxes=boxes,
@@ -151,11 +141,11 @@ def _gradient_of_features_gradient(
     boxes, box_indices, levels, grad, _ = op.inputs
     shared = {name: op.get_attr(name) for name in _ATTRIBUTES}
     grad_boxes, grad_grad = None, None
-    if _wanted(op, [0]):
+    if _gradients.wanted(op, [0]):
         grad_boxes = _library.load_ops().tfseg_roi_align_boxes_grad(
             boxes=boxes, box_indices=box_indices, levels=levels, grad=grad, features=grads, **shared
         )
-    if _wanted(op, [3]):
+    if _gradients.wanted(op, [3]):
         grad_grad = _library.load_ops().tfseg_roi_align(
             boxes=boxes, box_indices=box_indices, levels=levels, features=grads, **shared
         )

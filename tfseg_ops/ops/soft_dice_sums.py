@@ -1,11 +1,10 @@
 """The sums that soft Dice, Jaccard, Tversky and cross-entropy losses are made of."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tfseg_ops import _checks, _library, _portable, pure_tf
+from tfseg_ops import _checks, _gradients, _library, _portable, pure_tf
 from tfseg_ops.pure_tf.soft_dice_sums import SoftDiceSums, sums
 
 # What the op and its gradient share.
@@ -128,15 +127,6 @@ def _differentiable(op: Any) -> list[int]:
     return [index for index in range(4) if given[index]]
 
 
-def _wanted(op: Any, indices: Sequence[int]) -> list[int]:
-    """Returns those of the inputs whose gradient someone asked for.
-
-    A graph prunes what nobody asks for; a tape computes what it is given.
-    """
-    skipped = getattr(op, "skip_input_indices", None) or ()
-    return [index for index in indices if index not in skipped]
-
-
 def _sums(op: Any) -> SoftDiceSums:
     """Returns the sums by the portable formula; labels have been checked."""
     logits, labels, weights, class_weights = op.inputs[:4]
@@ -158,7 +148,7 @@ def _sums(op: Any) -> SoftDiceSums:
 @tf.RegisterGradient("Tfseg>SoftDiceSums")
 def _gradient(op: Any, *grads: tf.Tensor) -> list[tf.Tensor | None]:
     gradients: list[tf.Tensor | None] = [None] * 4
-    if _wanted(op, [0]):
+    if _gradients.wanted(op, [0]):
         logits, labels, weights, class_weights = op.inputs
         intersection, prediction, _, cross_entropy, _ = grads
         gradients[0] = _library.load_ops().tfseg_soft_dice_sums_grad(
@@ -172,7 +162,7 @@ def _gradient(op: Any, *grads: tf.Tensor) -> list[tf.Tensor | None]:
             **{name: op.get_attr(name) for name in _ATTRIBUTES},
         )
     # Seldom asked for, so stock TensorFlow computes them.
-    others = _wanted(op, _differentiable(op)[1:])
+    others = _gradients.wanted(op, _differentiable(op)[1:])
     if others:
         sources = [op.inputs[index] for index in others]
         with tf.GradientTape() as tape:

@@ -8,9 +8,6 @@ import tensorflow as tf
 
 from tfseg_ops import _checks
 
-# Of a bin along one axis, as in core.
-_MOST_POINTS = 2.0**20
-
 
 def roi_align(
     features: Any,
@@ -227,7 +224,7 @@ def _axis(
     if ratio:
         points = tf.fill(tf.shape(bin_size), tf.constant(ratio, bin_size.dtype))
     else:
-        points = tf.math.ceil(tf.clip_by_value(tf.stop_gradient(bin_size), 0, _MOST_POINTS))
+        points = tf.math.ceil(tf.clip_by_value(tf.stop_gradient(bin_size), 0, _checks.MOST_POINTS))
     return _Axis(start, bin_size, tf.where(some, points, zero), extent)
 
 
