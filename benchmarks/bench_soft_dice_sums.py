@@ -159,7 +159,10 @@ def _goal(direction: str, slow_mode: str, required: float) -> Goal:
 
 
 def _price(direction: str) -> Goal:
-    """Dice + cross entropy may take 1.15 times as long as Dice."""
+    """Dice + cross entropy may take 1.15 times as long as Dice.
+
+    One op computes the sums of both whichever are used: Dice alone pays for the cross entropy too.
+    """
     dice = _key(direction, "float32", _DICE, "native", "graph")
     text = f"{direction}, float32: native {_BOTH} over {_DICE} alone (1/1.15)"
     return Goal(text, dice, dice._replace(variant=_BOTH), round(1 / 1.15, 3))

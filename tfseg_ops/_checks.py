@@ -4,7 +4,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,11 @@ MOST_LEVELS = 16
 COARSEST_LEVEL = 30
 # Of a bin along one axis, be they asked for or adaptive, as in core.
 MOST_POINTS = 2**20
+
+
+def refuse(op: str, argument: str, rule: str, got: Any) -> NoReturn:
+    """Raises ValueError."""
+    raise ValueError(f"{op}: '{argument}' must {rule}, got {got}")
 
 
 def describe(shape: tf.TensorShape | Sequence[int | None]) -> str:
@@ -86,19 +91,83 @@ def pair(op: str, argument: str, value: Any) -> list[int]:
     return sizes
 
 
-def integer(op: str, argument: str, value: Any, lowest: int, highest: int) -> int:
+def integer(op: str, argument: str, value: Any, lowest: int, highest: float = math.inf) -> int:
     """Returns an int that lies in a range."""
     if not _is_int(value) or not lowest <= value <= highest:
-        raise ValueError(f"{op}: '{argument}' must lie in [{lowest}, {highest}], got {value}")
+        open_ended = highest == math.inf
+        rule = f"be an int of at least {lowest}" if open_ended else f"lie in [{lowest}, {highest}]"
+        refuse(op, argument, rule, value)
     return int(value)
 
 
 def positive(op: str, argument: str, value: Any) -> float:
     """Returns a number that is positive and finite."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (number and 0 < value < math.inf):
-        raise ValueError(f"{op}: '{argument}' must be positive and finite, got {value}")
+    if not (_is_number(value) and 0 < value < math.inf):
+        refuse(op, argument, "be positive and finite", value)
     return float(value)
+
+
+def not_negative(op: str, argument: str, value: Any) -> float:
+    """Returns a finite number of at least 0."""
+    if not (_is_number(value) and 0 <= value < math.inf):
+        refuse(op, argument, "be a number of at least 0", value)
+    return float(value)
+
+
+def probability(op: str, argument: str, value: Any) -> float:
+    """Returns a number between 0 and 1."""
+    if not (_is_number(value) and 0 < value < 1):
+        refuse(op, argument, "lie between 0 and 1", value)
+    return float(value)
+
+
+def boolean(op: str, argument: str, value: Any) -> bool:
+    """Returns True or False."""
+    if not isinstance(value, bool | np.bool_):
+        refuse(op, argument, "be True or False", value)
+    return bool(value)
+
+
+def weights_of_classes(op: str, values: Any) -> list[float]:
+    """Returns finite numbers of at least 0, of which there are some."""
+    try:
+        weights = np.asarray(values, np.float64)
+    except (TypeError, ValueError):  # a dict of them, a word
+        weights = np.zeros(0)
+    if weights.ndim != 1 or weights.size == 0 or not ((weights >= 0) & (weights < np.inf)).all():
+        refuse(op, "class_weights", "be a list of numbers of at least 0", values)
+    return [float(weight) for weight in weights]
+
+
+def ignore_label_of(op: str, value: Any) -> int | None:
+    """Returns an int, or None where no label is ignored."""
+    if value is None:
+        return None
+    if not _is_int(value) or not -(2**63) <= value < 2**63:
+        refuse(op, "ignore_label", "be an int or None", value)
+    return int(value)
+
+
+def power_of_sums(op: str, value: Any) -> int:
+    """Returns the power of prediction and target."""
+    if not _is_int(value) or value not in (1, 2):
+        refuse(op, "power", "be 1 or 2", value)
+    return int(value)
+
+
+def sample_weight(op: str, value: Any, pixels: tf.TensorShape, dtype: tf.DType) -> tf.Tensor:
+    """Returns weights in a dtype: one number, or those of images, or those of pixels."""
+    weights = tf.cast(tf.convert_to_tensor(value), dtype)
+    shapes = [pixels[:1], pixels, pixels.concatenate(1)]
+    if weights.shape.rank != 0 and not any(map(weights.shape.is_compatible_with, shapes)):
+        images, *others = map(describe, shapes)
+        rule = f"be a number or have shape {images}, {' or '.join(others)}"
+        refuse(op, "sample_weight", rule, describe(weights.shape))
+    return weights
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_int(value: Any) -> bool:
@@ -311,13 +380,14 @@ def soft_dice_sums(
         )
     if activation not in ("softmax", "sigmoid", "none"):
         raise ValueError(f"{op}: 'activation' must be softmax, sigmoid or none, got {activation}")
-    if not _is_int(power) or power not in (1, 2):
-        raise ValueError(f"{op}: 'power' must be 1 or 2, got {power}")
+    exponent, ignored = power_of_sums(op, power), ignore_label_of(op, ignore_label)
 
     dense = labels.dtype.is_floating
     if not dense and rank is not None and labels.shape.rank == rank:
-        # Integers with a last dimension that nobody knows are classes: else a shape error says so.
-        dense = labels.shape[-1] != 1
+        # An unknown last dimension of integers is taken for the classes, or for 1 where a label is
+        # ignored: else a shape error says so.
+        last = labels.shape[-1]
+        dense = last != 1 and (last is not None or ignored is None)
         labels = labels if dense else tf.squeeze(labels, -1)
     pixels = logits.shape[:-1]
     if dense:
@@ -335,18 +405,10 @@ def soft_dice_sums(
         class_weights = _floats(op, "class_weights", class_weights, wide)
         classes = tf.TensorShape([None]) if rank is None else logits.shape[-1:]
         _require_shape_of(op, "class_weights", class_weights, classes)
-    if ignore_label is not None:
-        if not _is_int(ignore_label) or not -(2**63) <= ignore_label < 2**63:
-            raise ValueError(f"{op}: 'ignore_label' must be an int or None, got {ignore_label}")
-        if dense:
-            raise ValueError(
-                f"{op}: 'ignore_label' must be None where labels are targets for each class, "
-                f"got {ignore_label}"
-            )
-        ignore_label = int(ignore_label)
-    return DiceSums(
-        logits, labels, weights, class_weights, ignore_label, activation, int(power), dense
-    )
+    if ignored is not None and dense:
+        rule = "be None where labels are targets for each class"
+        refuse(op, "ignore_label", rule, ignored)
+    return DiceSums(logits, labels, weights, class_weights, ignored, activation, exponent, dense)
 
 
 def _require_shape_of(

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -173,25 +174,48 @@ inline Vector<A> LoadVectorAs(const T* from) {
   }
 }
 
-// exp(x) for x <= 0, within two units in the last place; 0 where it would be subnormal. Moshier's
-// Cephes, expf.
+// The larger of both in each lane; b where one is NaN.
+template <typename T>
+inline Vector<T> Largest(const Vector<T>& a, const Vector<T>& b) {
+#if defined(__AVX__)
+  if constexpr (std::is_same_v<T, float>) return _mm256_max_ps(a, b);
+#elif defined(__SSE2__)
+  if constexpr (std::is_same_v<T, float>) return _mm_max_ps(a, b);
+#endif
+  return a > b ? a : b;
+}
+
+// table[n mod 8] of each lane's n.
+inline Vector<int32_t> LookUp8(const int32_t* table, const Vector<int32_t>& n) {
+#if defined(__AVX2__)
+  const __m256i all = _mm256_load_si256(reinterpret_cast<const __m256i*>(table));
+  return reinterpret_cast<Vector<int32_t>>(
+      _mm256_permutevar8x32_epi32(all, reinterpret_cast<__m256i>(n)));
+#else
+  return Vector<int32_t>{table[n[0] & 7], table[n[1] & 7], table[n[2] & 7], table[n[3] & 7]};
+#endif
+}
+
+// exp(x) for x <= 0, to 1.2e-7 and to 5e-8 (3 + |x|) of itself; at most 2^-126 where it would be
+// subnormal, and 0 below. x is split into eighths of powers of two, from a table, and a rest f of
+// at most 1/16, whose 2^f is a polynomial to 2.6e-8 (Tang 1989, "Table-driven implementation of the
+// exponential function").
 inline Vector<float> ExpOfNegative(const Vector<float>& x) {
   using V = Vector<float>;
   using Bits = Vector<int32_t>;
-  constexpr float kLowest = -87.3f;
-  constexpr float kRound = 12582912.0f;  // adding it leaves a whole number in the last bits
-  const V clipped = x < kLowest ? V{} + kLowest : x;
-  const V rounded = clipped * 1.44269504088896341f + kRound;
-  const V n = rounded - kRound;
-  const V r = (clipped - n * 0.693359375f) - n * -2.12194440e-4f;
-  // Three pairs at once: the loops that call this wait for the longest chain of operations.
-  const V r2 = r * r;
-  const V low = r * 1.6666665459e-1f + 5.0000001201e-1f;
-  const V middle = r * 8.3334519073e-3f + 4.1665795894e-2f;
-  const V high = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  const V y = (((high * r2 + middle) * r2 + low) * r2 + r) + 1.0f;
-  const Bits exponent = (reinterpret_cast<Bits>(rounded) + (127 - 0x4b400000)) << 23;
-  return x < kLowest ? V{} : y * reinterpret_cast<V>(exponent);
+  constexpr float kLowest = -127.0f;
+  constexpr float kRound = 1572864.0f;  // adding it leaves eighths in the last bits
+  // 2^(n / 8), less what n adds to the exponent's place and below.
+  alignas(32) static constexpr int32_t kEighths[8] = {0x3f800000, 0x3f7b95c2, 0x3f7837f0,
+                                                      0x3f75fed7, 0x3f7504f3, 0x3f75672a,
+                                                      0x3f7744fd, 0x3f7ac0c7};
+  const V power = Largest<float>(V{} + kLowest, x * 1.44269504088896341f);
+  const V rounded = power + kRound;
+  const Bits eighths = reinterpret_cast<Bits>(rounded);
+  const V f = power - (rounded - kRound);
+  const Bits scale = LookUp8(kEighths, eighths) + (eighths << 20);
+  const V s = reinterpret_cast<V>(scale);
+  return s + (f * s) * ((f * 0x1.c690cap-5f + 0x1.ec0c22p-3f) * f + 0x1.62e432p-1f);
 }
 inline Vector<double> ExpOfNegative(Vector<double> x) {
   for (int lane = 0; lane < VectorOf<double>::kWidth; ++lane) x[lane] = std::exp(x[lane]);
@@ -209,14 +233,11 @@ inline Vector<float> LogOfNormal(const Vector<float>& x) {
   const V e = __builtin_convertvector((bits >> 23) - 126 + low, V);
   const V f = (low ? m + m : m) - 1.0f;
   const V z = f * f;
-  V y = f * 7.0376836292e-2f - 1.1514610310e-1f;
-  y = y * f + 1.1676998740e-1f;
-  y = y * f - 1.2420140846e-1f;
-  y = y * f + 1.4249322787e-1f;
-  y = y * f - 1.6668057665e-1f;
-  y = y * f + 2.0000714765e-1f;
-  y = y * f - 2.4999993993e-1f;
-  y = y * f + 3.3333331174e-1f;
+  // Pairs, and a shorter chain of operations to wait for.
+  V y = z * 7.0376836292e-2f + (f * -1.1514610310e-1f + 1.1676998740e-1f);
+  y = y * z + (f * -1.2420140846e-1f + 1.4249322787e-1f);
+  y = y * z + (f * -1.6668057665e-1f + 2.0000714765e-1f);
+  y = y * z + (f * -2.4999993993e-1f + 3.3333331174e-1f);
   y = ((y * f * z + e * -2.12194440e-4f) - z * 0.5f) + f;
   y = y + e * 0.693359375f;
   return x == x ? y : x;

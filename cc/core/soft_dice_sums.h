@@ -18,6 +18,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 
 #include "core/dtypes.h"
 #include "core/parallel.h"
@@ -27,6 +28,14 @@
 namespace tfseg::core::soft_dice_sums {
 
 enum class Activation { kSoftmax, kSigmoid, kNone };
+
+// Whether there is an activation of this name.
+inline bool FindActivation(std::string_view name, Activation* activation) {
+  *activation = name == "softmax"   ? Activation::kSoftmax
+                : name == "sigmoid" ? Activation::kSigmoid
+                                    : Activation::kNone;
+  return name == "softmax" || name == "sigmoid" || name == "none";
+}
 
 struct Params {
   Activation activation = Activation::kSoftmax;

@@ -13,9 +13,8 @@ namespace {
 namespace op = core::soft_dice_sums;
 
 op::Activation ActivationOf(const std::string& name) {
-  if (name == "softmax") return op::Activation::kSoftmax;
-  if (name == "sigmoid") return op::Activation::kSigmoid;
-  if (name == "none") return op::Activation::kNone;
+  op::Activation activation;
+  if (op::FindActivation(name, &activation)) return activation;
   throw py::value_error("soft_dice_sums: 'activation' must be softmax, sigmoid or none, got " +
                         name);
 }

@@ -21,9 +21,7 @@ template <typename Source>
 absl::Status GetParams(Source* source, op::Params* params) {
   std::string activation;
   TF_RETURN_IF_ERROR(source->GetAttr("activation", &activation));
-  params->activation = activation == "softmax"   ? op::Activation::kSoftmax
-                       : activation == "sigmoid" ? op::Activation::kSigmoid
-                                                 : op::Activation::kNone;
+  op::FindActivation(activation, &params->activation);
   TF_RETURN_IF_ERROR(source->GetAttr("power", &params->power));
   TF_RETURN_IF_ERROR(source->GetAttr("dense", &params->dense));
   TF_RETURN_IF_ERROR(source->GetAttr("has_weights", &params->has_weights));

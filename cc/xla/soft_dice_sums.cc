@@ -15,9 +15,7 @@ namespace op = core::soft_dice_sums;
 op::Params ParamsOf(std::string_view activation, int64_t power, bool dense, bool has_weights,
                     bool has_class_weights, bool has_ignore_label, int64_t ignore_label) {
   op::Params params;
-  params.activation = activation == "softmax"   ? op::Activation::kSoftmax
-                      : activation == "sigmoid" ? op::Activation::kSigmoid
-                                                : op::Activation::kNone;
+  op::FindActivation(activation, &params.activation);
   params.power = static_cast<int>(power);
   params.dense = dense;
   params.has_weights = has_weights;

@@ -345,7 +345,7 @@ def test_large_image_in_half_precision_loses_nothing(
     assert abs(loss - exact_loss(part.astype(dtype), labels)) < 1e-6
     assert abs(loss - exact_loss(part, labels)) < 1e-3
     # Whole numbers below 2^24 are exact.
-    assert float(sums[2].sum()) == tiled_labels.size if classes == 2 else tiled_labels.sum()
+    assert float(sums[2].sum()) == (tiled_labels.size if classes == 2 else tiled_labels.sum())
 
 
 def test_long_sums_of_one_class_are_exact(core: Core) -> None:
@@ -453,9 +453,10 @@ def test_wrong_argument_is_named(core: Core, change: dict[str, Any], words: str)
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_gradients_of_wrong_shape_or_dtype_are_errors(core: Core, which: int) -> None:
+    words = f"^soft_dice_sums: 'grad_{('intersection', 'prediction', 'cross_entropy')[which]}' must"
     case = case_of(np.zeros((2, 5, 3)), np.zeros((2, 5), int))
     for wrong in (np.zeros((3, 3)), np.zeros(()), np.zeros((2, 3) if which < 2 else 2, np.float32)):
         grads = [np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(2)]
         grads[which] = wrong
-        with pytest.raises((ValueError, TypeError), match=r"^soft_dice_sums: 'grad_"):
+        with pytest.raises((ValueError, TypeError), match=words):
             core.soft_dice_sums_grad(*case, *grads)

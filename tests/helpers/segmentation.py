@@ -25,8 +25,8 @@ def scenes(count: int, height: int = 7, width: int = 9) -> Scenes:
     )
 
 
-def segmenter(seed: int = 0, dtype: str | None = None) -> Any:
-    """A convolutional network from images of any size to logits of three classes.
+def segmenter(seed: int = 0, dtype: str | None = None, channels: int = 3) -> Any:
+    """A convolutional network from images of any size to logits, of three classes by default.
 
     With a policy as `dtype` the logits are in its lower precision.
     """
@@ -36,4 +36,4 @@ def segmenter(seed: int = 0, dtype: str | None = None) -> Any:
     inputs = keras.Input((None, None, 1), dtype="uint8")
     x = keras.layers.Rescaling(1 / 128, -1)(inputs)
     x = keras.layers.Conv2D(8, 3, padding="same", activation="gelu", dtype=dtype)(x)
-    return keras.Model(inputs, keras.layers.Conv2D(3, 3, padding="same", dtype=dtype)(x))
+    return keras.Model(inputs, keras.layers.Conv2D(channels, 3, padding="same", dtype=dtype)(x))

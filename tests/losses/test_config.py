@@ -79,19 +79,68 @@ def test_defaults_make_the_same_loss(name: str) -> None:
         (
             "WeightedCrossEntropy",
             {"class_weights": [1, -1]},
-            "'class_weights' must be numbers of at least 0, got [1.0, -1.0]",
+            "'class_weights' must be a list of numbers of at least 0, got [1, -1]",
+        ),
+        (
+            "SoftDice",
+            {"class_weights": {0: 1.0, 1: 5.0}},
+            "'class_weights' must be a list of numbers of at least 0, got {0: 1.0, 1: 5.0}",
         ),
         (
             "SoftDice",
             {"sync_replicas": True},
             "'sync_replicas' must be False unless 'per_image' is, got True",
         ),
+        ("SoftDice", {"power": 2.0}, "'power' must be 1 or 2, got 2.0"),
+        ("SoftDice", {"power": True}, "'power' must be 1 or 2, got True"),
+        (
+            "SoftDice",
+            {"smooth_denominator": "a"},
+            "'smooth_denominator' must be a number of at least 0, got a",
+        ),
+        (
+            "SoftDiceCrossEntropy",
+            {"dice_weight": None},
+            "'dice_weight' must be a number of at least 0, got None",
+        ),
+        (
+            "WeightedCrossEntropy",
+            {"ignore_label": 255.0},
+            "'ignore_label' must be an int or None, got 255.0",
+        ),
+        (
+            "SoftDice",
+            {"include_background": "no"},
+            "'include_background' must be True or False, got no",
+        ),
+        ("SoftDice", {"from_logits": 1}, "'from_logits' must be True or False, got 1"),
     ],
 )
 def test_wrong_option_is_named(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match="must") as caught:
         LOSSES[name](**options)
     assert str(caught.value) == f"{name}: {words}"
+
+
+@pytest.mark.parametrize(
+    "weights",
+    ["balanced", "", 2.0, [], [[1, 2, 3]], [[1], [2, 3]], [1, None], [1, np.nan], [np.inf]],
+)
+def test_class_weights_that_are_no_list_of_numbers_are_refused(weights: Any) -> None:
+    with pytest.raises(ValueError, match="'class_weights' must be a list of numbers of at least 0"):
+        losses.SoftDice(class_weights=weights)
+
+
+def test_options_of_numpy_are_those_of_python() -> None:
+    """Their config can be written as JSON as it is."""
+    loss = losses.SoftDice(
+        power=np.int64(2),
+        ignore_label=np.uint8(255),
+        include_background=np.bool_(False),
+        smooth_numerator=np.float32(1),
+    )
+    written = json.loads(json.dumps(loss.get_config()))
+    assert losses.SoftDice.from_config(written).get_config() == loss.get_config()
 
 
 def test_class_weights_of_another_number_of_classes_are_refused() -> None:

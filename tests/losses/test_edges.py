@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -70,7 +71,8 @@ def test_probabilities_of_0_and_1_are_never_nan(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_class_alone_is_always_right(name: str) -> None:
-    np.testing.assert_allclose(LOSSES[name]()(BACKGROUND, NOISE[..., :1]), 0, atol=1e-6)
+    for labels in (BACKGROUND, BACKGROUND.astype(np.float32), BACKGROUND[..., None] * 1.0):
+        np.testing.assert_allclose(LOSSES[name]()(labels, NOISE[..., :1]), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -149,6 +151,34 @@ def test_half_precision_logits_lose_less_than_a_thousandth(name: str, dtype: str
     half = LOSSES[name](dtype=dtype)(labels, logits)
     assert half.dtype == dtype
     np.testing.assert_allclose(float(half), float(expected), 5e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+def test_large_image_in_half_precision_has_the_losses_of_float64(dtype: Any) -> None:
+    """Of a part of it, again and again: means of sums are the same, but for the eps."""
+    generator = np.random.default_rng(3)
+    labels = (generator.uniform(size=(1, 4096, 64)) < 0.3).astype(np.uint8)
+    logits = generator.normal(size=(*labels.shape, 2)) * 3
+    large = np.tile(labels, (1, 1, 64)), np.tile(logits.astype(dtype), (1, 1, 64, 1))
+    assert large[1].shape == (1, 4096, 4096, 2)
+    for name, kind in LOSSES.items():
+        expected = float(kind(dtype="float64")(labels, logits))
+        assert abs(float(kind()(*large)) - expected) < 1e-3, name
+
+
+@pytest.mark.parametrize("per_image", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
+def test_batch_of_no_images_has_loss_0(name: str, per_image: bool) -> None:
+    labels, logits = MIXED[:0], NOISE[:0]
+    each = LOSSES[name](per_image=per_image, reduction=None)(labels, logits)
+    assert each.shape == [0]
+    for reduction in ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight"):
+        loss = LOSSES[name](per_image=per_image, reduction=reduction)
+        for weights in (None, np.ones(0), np.ones(labels.shape)):
+            value, gradient = loss_and_gradient(loss, labels, logits, weights)
+            assert value.shape == ()
+            assert value == 0
+            assert gradient.shape == logits.shape
 
 
 def test_keras_dice_overflows_where_ours_does_not() -> None:

@@ -169,6 +169,35 @@ def test_class_numbers_may_be_whole_floats(kind: str) -> None:
         loss(labels + 0.5, logits)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "SoftDiceCrossEntropy", "WeightedCrossEntropy"])
+def test_labels_may_be_integers_of_any_dtype(kind: str) -> None:
+    labels = np.random.default_rng(0).integers(0, 2, (2, 3, 4))
+    for channels, activation in ((2, "softmax"), (1, "sigmoid")):
+        logits = logits_like(labels, channels, seed=0)
+        loss = getattr(losses, kind)(activation=activation)
+        expected = loss(labels, logits)
+        for dtype in (bool, np.int8, np.int16, np.uint16, np.uint32, np.uint64):
+            np.testing.assert_array_equal(loss(labels.astype(dtype), logits), expected)
+    hot = np.eye(2)[labels]
+    expected = getattr(losses, kind)()(hot, logits_like(labels, 2, seed=0))
+    actual = getattr(losses, kind)()(hot.astype(bool), logits_like(labels, 2, seed=0))
+    np.testing.assert_allclose(actual, expected, 1e-6)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "SoftDiceCrossEntropy", "WeightedCrossEntropy"])
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_mask_with_ignored_pixels_may_be_of_whole_floats(kind: str, from_logits: bool) -> None:
+    """Keras shows float labels to a loss when it builds a replicated model."""
+    labels = np.random.default_rng(0).choice([0, 1, 255], (2, 3, 4))
+    y_pred = logits_like(labels, 1, seed=0)
+    if not from_logits:
+        y_pred = probabilities(y_pred, "sigmoid")
+    loss = getattr(losses, kind)(activation="sigmoid", from_logits=from_logits, ignore_label=255)
+    expected = loss(labels, y_pred)
+    for y_true in (labels.astype(np.float32), labels[..., None].astype(np.float16)):
+        np.testing.assert_array_equal(loss(y_true, y_pred), expected)
+
+
 def test_floats_of_one_channel_are_a_soft_mask() -> None:
     mask = np.random.default_rng(0).uniform(size=(2, 3, 4))
     logits = logits_like(mask, 1, seed=0)

@@ -58,6 +58,20 @@ def test_weights_of_images_enter_the_sums_over_the_batch(name: str) -> None:
     np.testing.assert_allclose(loss(*one), expected[:1], 1e-12)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_image_of_weight_0_is_left_out_of_the_sums_over_the_batch(name: str) -> None:
+    """Whatever it holds, as with weights of pixels."""
+    loss = LOSSES[name](per_image=False, dtype="float64")
+    logits = tf.constant(np.where(IMAGES[:, None, None, None] == 0, np.nan, LOGITS))
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = loss(LABELS, logits, IMAGES)
+    gradient = tape.gradient(value, logits).numpy()
+    np.testing.assert_allclose(value, loss(LABELS[:2], LOGITS[:2], IMAGES[:2]), 1e-12)
+    assert np.isfinite(gradient).all()
+    assert not gradient[2].any()
+
+
 @pytest.mark.parametrize("per_image", [True, False])
 def test_reductions_are_those_of_keras(per_image: bool) -> None:
     each = losses.SoftDice(per_image=per_image, reduction=None)(LABELS, LOGITS).numpy()
@@ -109,5 +123,5 @@ def test_labels_and_logits_reach_the_op_uncast(
 def test_weights_of_another_shape_are_refused(shape: tuple[int, ...], got: str) -> None:
     with pytest.raises(ValueError, match="sample_weight") as caught:
         losses.SoftDice()(LABELS, LOGITS, np.ones(shape))
-    words = f"SoftDice: 'sample_weight' must have shape [3] or [3, 4, 6], got {got}"
-    assert str(caught.value) == words
+    rule = "must be a number or have shape [3], [3, 4, 6] or [3, 4, 6, 1]"
+    assert str(caught.value) == f"SoftDice: 'sample_weight' {rule}, got {got}"

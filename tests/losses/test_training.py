@@ -71,6 +71,26 @@ def test_fit_in_mixed_precision_learns_what_float32_learns(policy: str, jit_comp
     assert history["mean_iou"][-1] > history["mean_iou"][0] + 0.1
 
 
+def test_fit_under_a_global_policy_scales_the_loss() -> None:
+    """With the policy of the whole process Keras wraps the optimizer; the loss is float32."""
+    _, expected = trained(SoftDiceCrossEntropy(ignore_label=255), run_eagerly=True)
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        data, model = scenes(4), segmenter()
+        loss = SoftDiceCrossEntropy(ignore_label=255)
+        model.compile(keras.optimizers.SGD(0.5), loss, jit_compile=True)
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert model.output.dtype == "float16"
+        assert loss.dtype == "float32"
+        history = model.fit(
+            *data[:2], batch_size=2, epochs=2, shuffle=False, verbose=0, sample_weight=data.weights
+        ).history
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    np.testing.assert_allclose(history["loss"], expected["loss"], 3e-2)
+
+
 def test_compiled_model_takes_images_of_other_sizes() -> None:
     model = segmenter()
     model.compile("sgd", SoftDiceCrossEntropy(ignore_label=255), jit_compile=True)
@@ -97,16 +117,18 @@ REPLICATED = """
     from helpers.segmentation import scenes, segmenter
     from tfseg_ops import losses, metrics
 
-    data = tf.data.Dataset.from_tensor_slices(tuple(scenes(8))).batch(4)
-
-    def trained(strategy, run_eagerly, loss):
+    def trained(strategy, run_eagerly, loss, channels=3):
+        images, labels, weights = scenes(8)
+        if channels == 1:
+            labels = np.where(labels == 2, 1, labels)
+        data = tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(4)
         with strategy.scope():
-            model = segmenter()
+            model = segmenter(channels=channels)
             model.compile(
                 keras.optimizers.SGD(0.5),
                 loss,
                 weighted_metrics=[
-                    kind(3, ignore_label=255)
+                    kind(max(2, channels), ignore_label=255)
                     for kind in (metrics.MeanIoU, metrics.DiceScore, metrics.BoundaryF1)
                 ],
                 run_eagerly=run_eagerly,
@@ -118,14 +140,15 @@ REPLICATED = """
     mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert mirrored.num_replicas_in_sync == 2
     alone = tf.distribute.get_strategy()
-    for name, options in [
-        ("SoftDiceCrossEntropy", {}),
-        ("SoftDiceCrossEntropy", {"per_image": False, "sync_replicas": True}),
-        ("GeneralizedDice", {"per_image": False, "sync_replicas": True}),
+    for name, channels, options in [
+        ("SoftDiceCrossEntropy", 3, {}),
+        ("SoftDiceCrossEntropy", 3, {"per_image": False, "sync_replicas": True}),
+        ("GeneralizedDice", 3, {"per_image": False, "sync_replicas": True}),
+        ("SoftDice", 1, {"activation": "sigmoid"}),
     ]:
         loss = getattr(losses, name)(ignore_label=255, **options)
-        weights, history = trained(mirrored, False, loss)
-        expected, wanted = trained(alone, True, loss)
+        weights, history = trained(mirrored, False, loss, channels)
+        expected, wanted = trained(alone, True, loss, channels)
         for two, one in zip(weights, expected, strict=True):
             np.testing.assert_allclose(two, one, 1e-4, 1e-5)
         assert history.keys() == wanted.keys() and len(history) == 4

@@ -102,7 +102,25 @@ def test_config_makes_the_same_metric() -> None:
 
 
 def test_images_alone_have_boundaries() -> None:
-    with pytest.raises(ValueError, match=r"images \[batch, height, width\]"):
-        BoundaryF1(2).update_state(np.zeros((1, 4), int), np.zeros((1, 4), int))
-    with pytest.raises(ValueError, match="'tolerance' must be an int of at least 0, got -1"):
-        BoundaryF1(2, -1)
+    for truth in (np.zeros((1, 4), int), [[0, 0, 0, 0]]):
+        with pytest.raises(ValueError, match=r"images \[batch, height, width\], got \[1, 4\]"):
+            BoundaryF1(2).update_state(truth, np.zeros((1, 4), int))
+    for tolerance in (-1, 1.5, True, "a"):
+        rule = f"'tolerance' must be an int of at least 0, got {tolerance}"
+        with pytest.raises(ValueError, match=rule):
+            BoundaryF1(2, tolerance)
+
+
+def test_images_of_width_1_are_images() -> None:
+    truth = np.array([[[0], [0], [1], [1], [1]]])
+    found = np.array([[[0], [1], [1], [1], [1]]])
+    weights = np.ones(truth.shape)
+    expected = BoundaryF1(2, tolerance=0)
+    expected.update_state(truth.transpose(0, 2, 1), found.transpose(0, 2, 1))
+    assert 0 <= float(expected.result()) < 1
+    for y_true in (truth, truth[..., None], np.eye(2)[truth]):
+        for y_pred in (found, found[..., None], np.eye(2)[found]):
+            for sample_weight in (None, weights, weights[..., None], [1.0]):
+                metric = BoundaryF1(2, tolerance=0)
+                metric.update_state(y_true, y_pred, sample_weight)
+                assert float(metric.result()) == float(expected.result())

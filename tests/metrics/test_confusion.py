@@ -129,6 +129,39 @@ def test_weights_of_images_are_those_of_their_pixels(kind: type) -> None:
     metric.reset_state()
     metric.update_state(TRUTH, FOUND, [0.0, 0.0])
     assert int(metric.num_absent()) == 3
+    one, two = (kind(3, ignore_label=255) for _ in range(2))
+    one.update_state(TRUTH, FOUND)
+    two.update_state(TRUTH, FOUND, 2.0)
+    for counts_of_one, counts_of_two in zip(one.variables, two.variables, strict=True):
+        np.testing.assert_allclose(counts_of_two, 2 * np.asarray(counts_of_one), 1e-6)
+
+
+@pytest.mark.parametrize("kind", [MeanIoU, DiceScore, BoundaryF1])
+def test_weights_of_ignored_pixels_may_be_anything(kind: type) -> None:
+    expected, metric = kind(3, ignore_label=255), kind(3, ignore_label=255)
+    weights = GENERATOR.uniform(size=TRUTH.shape)
+    expected.update_state(TRUTH, FOUND, weights)
+    metric.update_state(TRUTH, FOUND, np.where(TRUTH == 255, np.nan, weights))
+    np.testing.assert_array_equal(metric.per_class(), expected.per_class())
+
+
+@pytest.mark.parametrize("kind", [MeanIoU, DiceScore])
+def test_class_that_is_ignored_counts_as_prediction_alone(kind: type) -> None:
+    metric = kind(3, ignore_label=0)
+    metric.update_state([[0, 0, 1, 2, 1, 1]], [[1, 0, 1, 2, 2, 0]])
+    # Class 0: never true, once predicted. Class 1: 1 of 3 and 1. Class 2: 1 of 1 and 2.
+    expected = {MeanIoU: [0, 1 / 3, 1 / 2], DiceScore: [0, 2 / 4, 2 / 3]}[kind]
+    np.testing.assert_allclose(metric.per_class(), expected, 1e-6)
+    assert int(metric.num_absent()) == 0
+
+
+def test_threshold_is_not_rounded_to_the_dtype_of_the_scores() -> None:
+    """In bfloat16 0.3 is 0.30078125, which is more than 0.3."""
+    score = tf.constant([[[0.3]]], tf.bfloat16)
+    assert float(score[0, 0, 0]) > 0.3
+    metric = MeanIoU(2, from_logits=False, threshold=0.3)
+    metric.update_state([[1]], score)
+    assert float(metric.result()) == 1
 
 
 @pytest.mark.parametrize("kind", [MeanIoU, DiceScore])
@@ -161,8 +194,13 @@ def test_truth_out_of_range_is_an_error(kind: type) -> None:
     [
         ([2, 3, 4], [2, 3, 5], None, "'y_true' must have shape [2, 3, 5], got [2, 3, 4]"),
         ([2, 3, 4], [2, 3, 4, 4], None, "'y_pred' must have 3 channels, got [2, 3, 4, 4]"),
-        ([2, 3, 4], [2, 3, 4], [3], "'sample_weight' must have shape [2] or [2, 3, 4], got [3]"),
-        ([2, 3, 4], [2, 3, 4], [], "'sample_weight' must have shape [2] or [2, 3, 4], got []"),
+        (
+            [2, 3, 4],
+            [2, 3, 4],
+            [3],
+            "'sample_weight' must be a number or have shape [2], [2, 3, 4] or [2, 3, 4, 1], "
+            "got [3]",
+        ),
     ],
     ids=str,
 )
@@ -189,6 +227,36 @@ def test_compiled_updates_count_the_same(kind: type, jit_compile: bool) -> None:
     np.testing.assert_allclose(compiled.result(), eager.result(), 1e-6)
     for one, other in zip(compiled.variables, eager.variables, strict=True):
         np.testing.assert_allclose(one, other, 1e-6)
+
+
+@pytest.mark.parametrize("kind", [MeanIoU, BoundaryF1])
+@pytest.mark.parametrize("jit_compile", [None, True])
+def test_ranks_must_be_known_but_that_of_weights(kind: type, jit_compile: bool | None) -> None:
+    sizes, weights = [None] * 3, GENERATOR.uniform(size=TRUTH.shape)
+    arrays = TRUTH % 3, FOUND.astype(np.int32), weights
+
+    def update(metric: Any, truth: Any, found: Any) -> Any:
+        return tf.function(
+            metric.update_state,
+            input_signature=[
+                tf.TensorSpec(truth, tf.uint8),
+                tf.TensorSpec(found, tf.int32),
+                tf.TensorSpec(None, tf.float64),
+            ],
+            jit_compile=jit_compile,
+        )
+
+    expected, metric = kind(3), kind(3)
+    expected.update_state(*arrays)
+    known = update(metric, sizes, sizes)
+    known(*arrays)
+    np.testing.assert_allclose(metric.result(), expected.result(), 1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible"):
+        known(arrays[0][:, :5], arrays[1][:, :5], np.ones(5))
+    for argument, truth, found in (("y_true", None, sizes), ("y_pred", sizes, None)):
+        words = f"'{argument}' must have a known rank, got an unknown shape"
+        with pytest.raises(ValueError, match=words):
+            update(kind(3), truth, found)(*arrays)
 
 
 @pytest.mark.parametrize("kind", [MeanIoU, DiceScore, BoundaryF1])
@@ -235,6 +303,15 @@ def test_config_makes_the_same_metric(kind: type, name: str) -> None:
         ({"num_classes": 1}, "'num_classes' must be an int of at least 2, got 1"),
         ({"num_classes": 2.5}, "'num_classes' must be an int of at least 2, got 2.5"),
         ({"num_classes": 2, "threshold": 1}, "'threshold' must lie between 0 and 1, got 1"),
+        ({"num_classes": 2, "threshold": "a"}, "'threshold' must lie between 0 and 1, got a"),
+        (
+            {"num_classes": 2, "ignore_label": "255"},
+            "'ignore_label' must be an int or None, got 255",
+        ),
+        (
+            {"num_classes": 2, "include_background": "no"},
+            "'include_background' must be True or False, got no",
+        ),
     ],
 )
 def test_wrong_option_is_named(options: dict[str, Any], words: str) -> None:

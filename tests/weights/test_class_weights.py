@@ -64,6 +64,18 @@ def test_no_pixels_give_no_weights_and_a_loss_takes_them(method: str) -> None:
             ValueError,
             "'method' must be one of inverse, log, median, got square",
         ),
+        (
+            [(LABELS[0], LABELS[0])],
+            {},
+            TypeError,
+            "'labels' must be label maps alone, got a tuple for each",
+        ),
+        (
+            LABELS,
+            {"ignore_label": "x"},
+            ValueError,
+            "'ignore_label' must be an int or None, got x",
+        ),
     ],
 )
 def test_wrong_argument_is_named(
@@ -72,3 +84,19 @@ def test_wrong_argument_is_named(
     with pytest.raises(error) as caught:
         class_weights(labels, 4, **options)
     assert str(caught.value) == f"class_weights: {words}"
+
+
+@pytest.mark.parametrize("structure", [tuple, lambda pair: {"image": pair[0], "labels": pair[1]}])
+def test_data_sets_of_more_than_labels_are_refused(structure: Any) -> None:
+    """Images would be counted as labels."""
+    data = tf.data.Dataset.from_tensor_slices(structure((LABELS % 4, LABELS % 4)))
+    for elements in (data, data.as_numpy_iterator()):
+        with pytest.raises(TypeError, match="'labels' must be label maps alone, got a "):
+            class_weights(elements, 4)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1, 2.5, True, "a"])
+def test_number_of_classes_is_a_positive_int(num_classes: Any) -> None:
+    words = f"class_weights: 'num_classes' must be an int of at least 1, got {num_classes}"
+    with pytest.raises(ValueError, match=words):
+        class_weights(LABELS, num_classes)

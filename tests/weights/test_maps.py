@@ -71,6 +71,12 @@ def test_border_weights_are_largest_in_the_narrow_gap() -> None:
     assert weights[0, 39] < 1.1
 
 
+@pytest.mark.parametrize(("sigma", "term"), [(1e308, 10), (1e-300, 0), (5e-324, 0)])
+def test_border_weights_of_extreme_sigma_are_the_limits(sigma: float, term: float) -> None:
+    image = np.array([[1, 0, 0, 2]])
+    np.testing.assert_array_equal(border_weights(image, sigma=sigma), np.full((1, 4), 1 + term))
+
+
 @settings(max_examples=60)
 @given(class_masks(classes=3, batch=2, ignore_label=255), st.integers(1, 3))
 def test_outline_weights_are_those_of_brute_force(labels: np.ndarray, width: int) -> None:
@@ -116,14 +122,53 @@ def test_missing_scipy_names_the_extra(function: Any, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("function", "options", "error", "words"),
     [
-        (border_weights, {"sigma": 0}, ValueError, "'sigma' must be more than 0, got 0"),
+        (border_weights, {"sigma": 0}, ValueError, "'sigma' must be positive and finite, got 0"),
+        (
+            border_weights,
+            {"sigma": None},
+            ValueError,
+            "'sigma' must be positive and finite, got None",
+        ),
+        (border_weights, {"w0": "a"}, ValueError, "'w0' must be a number of at least 0, got a"),
+        (
+            border_weights,
+            {"w0": np.nan},
+            ValueError,
+            "'w0' must be a number of at least 0, got nan",
+        ),
+        (
+            border_weights,
+            {"class_weights": [1, np.nan]},
+            ValueError,
+            "'class_weights' must be a list of numbers of at least 0, got [1, nan]",
+        ),
         (
             border_weights,
             {"class_weights": [1, 2, 3]},
             ValueError,
             "'class_weights' must have shape [2], got [3]",
         ),
-        (outline_weights, {"width": 0}, ValueError, "'width' must be at least 1, got 0"),
+        *(
+            (
+                outline_weights,
+                {"width": width},
+                ValueError,
+                f"'width' must be an int of at least 1, got {width}",
+            )
+            for width in (0, 1.5, True, "a")
+        ),
+        (
+            outline_weights,
+            {"weight": np.nan},
+            ValueError,
+            "'weight' must be a number of at least 0, got nan",
+        ),
+        (
+            outline_weights,
+            {"ignore_label": "x"},
+            ValueError,
+            "'ignore_label' must be an int or None, got x",
+        ),
     ],
 )
 def test_wrong_option_is_named(

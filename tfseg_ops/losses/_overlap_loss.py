@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfseg_ops import _checks
 from tfseg_ops.losses._sums_loss import Sums, SumsLoss
 
 
@@ -43,15 +44,14 @@ class OverlapLoss(SumsLoss):
             name=name,
             dtype=dtype,
         )
-        if power not in (1, 2):
-            self._refuse("power", "be 1 or 2", power)
-        self.power = power
-        self.smooth_numerator = self._number("smooth_numerator", smooth_numerator)
-        self.smooth_denominator = self._number("smooth_denominator", smooth_denominator)
+        op = type(self).__name__
+        self.power = _checks.power_of_sums(op, power)
+        self.smooth_numerator = _checks.not_negative(op, "smooth_numerator", smooth_numerator)
+        self.smooth_denominator = _checks.not_negative(op, "smooth_denominator", smooth_denominator)
         if absent not in self._absent_rules:
-            self._refuse("absent", f"be one of {', '.join(self._absent_rules)}", absent)
+            _checks.refuse(op, "absent", f"be one of {', '.join(self._absent_rules)}", absent)
         self.absent = absent
-        self.include_background = include_background
+        self.include_background = _checks.boolean(op, "include_background", include_background)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -88,7 +88,11 @@ class OverlapLoss(SumsLoss):
         """Returns the weights of classes with 0 for the first one, if it is left out."""
         if self.include_background:
             return weights
+        rule = "be True where there is one class"
         if weights.shape[-1] == 1:
-            self._refuse("include_background", "be True where there is one class", False)
+            _checks.refuse(type(self).__name__, "include_background", rule, False)
         classes = tf.range(tf.shape(weights)[-1])
+        if weights.shape[-1] is None:  # compiled to nothing by XLA
+            words = f"{type(self).__name__}: 'include_background' must {rule}, got False"
+            tf.debugging.Assert(tf.size(classes) > 1, [words])
         return weights * tf.cast(classes > 0, weights.dtype)

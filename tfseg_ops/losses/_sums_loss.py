@@ -1,8 +1,7 @@
 """What the losses share: weights, the sums over images or the batch, and the mean of classes."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -50,24 +49,26 @@ class SumsLoss(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        op = type(self).__name__
         if activation not in ("softmax", "sigmoid"):
-            self._refuse("activation", 'be "softmax" or "sigmoid"', activation)
-        if sync_replicas and per_image:
-            self._refuse("sync_replicas", "be False unless 'per_image' is", sync_replicas)
+            _checks.refuse(op, "activation", 'be "softmax" or "sigmoid"', activation)
         self.activation = activation
-        self.from_logits = from_logits
-        self.per_image = per_image
-        self.class_weights = self._numbers("class_weights", class_weights)
-        self.ignore_label = ignore_label
-        self.sync_replicas = sync_replicas
+        self.from_logits = _checks.boolean(op, "from_logits", from_logits)
+        self.per_image = _checks.boolean(op, "per_image", per_image)
+        self.sync_replicas = _checks.boolean(op, "sync_replicas", sync_replicas)
+        if sync_replicas and per_image:
+            _checks.refuse(op, "sync_replicas", "be False unless 'per_image' is", True)
+        self.class_weights: list[float] | None = None
+        if class_weights is not None:
+            self.class_weights = _checks.weights_of_classes(op, class_weights)
+        self.ignore_label = _checks.ignore_label_of(op, ignore_label)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         y_pred = tf.convert_to_tensor(y_pred)
         pixel_weights, image_weights = self._split(sample_weight, y_pred)
         with tf.name_scope(self.name):
-            values = self._values(y_true, y_pred, pixel_weights, image_weights)
-        # Batch sums have the weights in them.
-        return self._reduce(values, image_weights if self.per_image else None)
+            values = self._values(y_true, y_pred, pixel_weights)
+        return self._reduce(values, image_weights)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         return self._values(y_true, tf.convert_to_tensor(y_pred))
@@ -88,26 +89,27 @@ class SumsLoss(keras.losses.Loss):
         """Returns `[images]`."""
         raise NotImplementedError
 
-    def _values(
-        self, y_true: Any, y_pred: tf.Tensor, pixel_weights: Any = None, image_weights: Any = None
-    ) -> tf.Tensor:
-        """Returns the losses `[batch]`, before `image_weights` unless they are in the sums."""
+    def _values(self, y_true: Any, y_pred: tf.Tensor, weights: Any = None) -> tf.Tensor:
+        """Returns the losses `[batch]`; the weights are those of pixels."""
         logits, activation = self._logits(y_pred)
+        is_mask = y_pred.shape[-1:] == [1] and activation != "softmax"
         sums = Sums(
             *ops.soft_dice_sums(
                 logits,
-                _labels(tf.convert_to_tensor(y_true), y_pred.shape),
-                weights=pixel_weights,
-                class_weights=self.class_weights if self._uses_cross_entropy else None,
+                # An ignored label is a number among whole ones.
+                _labels(y_true, y_pred.shape, is_mask and self.ignore_label is None),
+                weights=weights,
+                # The cross entropy alone has them in it, but their number is checked as well.
+                class_weights=self.class_weights,
                 ignore_label=self.ignore_label,
                 activation=activation,
                 power=self.power,
             )
         )
         if not self.per_image:
-            sums = self._over_batch(sums, image_weights)
+            sums = self._over_batch(sums)
         losses = tf.cast(self._losses(sums), self.dtype)
-        return losses if self.per_image else tf.broadcast_to(losses, tf.shape(y_pred)[:1])
+        return losses if self.per_image else tf.broadcast_to(losses, [tf.shape(y_pred)[0]])
 
     def _logits(self, y_pred: tf.Tensor) -> tuple[tf.Tensor, str]:
         """Returns what the op takes, and its activation."""
@@ -120,11 +122,8 @@ class SumsLoss(keras.losses.Loss):
         p = tf.clip_by_value(p, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
         return tf.math.log(p) - tf.math.log1p(-p), "sigmoid"
 
-    def _over_batch(self, sums: Sums, image_weights: tf.Tensor | None) -> Sums:
-        """Adds up the images, weighted, and the replicas."""
-        if image_weights is not None:
-            # The sums are linear in the weights.
-            sums = Sums(*(tf.einsum("b...,b->b...", s, image_weights) for s in sums))
+    def _over_batch(self, sums: Sums) -> Sums:
+        """Adds up the images and the replicas."""
         sums = Sums(*(tf.reduce_sum(s, 0, keepdims=True) for s in sums))
         context = tf.distribute.get_replica_context()
         if self.sync_replicas and context is not None and context.num_replicas_in_sync > 1:
@@ -134,23 +133,27 @@ class SumsLoss(keras.losses.Loss):
     def _split(
         self, sample_weight: Any, y_pred: tf.Tensor
     ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """Returns the weights of pixels `[batch, ...]` and those of images `[batch]`."""
+        """Returns the weights of pixels `[batch, ...]` and those of the losses `[batch]`."""
         if sample_weight is None:
             return None, None
-        weights = tf.cast(tf.convert_to_tensor(sample_weight), _accumulator(y_pred))
-        batch, pixels, rank = y_pred.shape[:1], y_pred.shape[:-1], weights.shape.rank
-        if rank == 0:
-            return None, tf.fill(tf.shape(y_pred)[:1], weights)
-        if rank == 1 and batch.is_compatible_with(weights.shape):
-            return None, weights
-        shapes = [pixels, pixels.concatenate(1)]
-        if rank != 1 and any(shape.is_compatible_with(weights.shape) for shape in shapes):
+        weights = _checks.sample_weight(
+            type(self).__name__, sample_weight, y_pred.shape[:-1], _accumulator(y_pred)
+        )
+        if weights.shape.rank == 0:
+            weights = tf.fill([tf.shape(y_pred)[0]], weights)
+        if weights.shape.rank != 1:
             return weights, None
-        rule = f"have shape {_checks.describe(batch)} or {_checks.describe(pixels)}"
-        self._refuse("sample_weight", rule, _checks.describe(weights.shape))
+        if self.per_image:
+            return None, weights
+        # Of all pixels of an image, so that a weight of 0 leaves it out whatever it holds.
+        pixels = tf.shape(y_pred)[:-1]
+        sizes = tf.concat([pixels[:1], tf.ones_like(pixels[1:])], 0)
+        return tf.broadcast_to(tf.reshape(weights, sizes), pixels), None
 
     def _reduce(self, values: tf.Tensor, image_weights: tf.Tensor | None) -> tf.Tensor:
         """Returns the losses of the images, reduced as Keras reduces them."""
+        if values.shape == [0] and self.reduction not in (None, "none"):
+            return tf.reduce_sum(values)  # Keras would leave them as they are
         reduction = _Reduction(name=self.name, reduction=self.reduction, dtype=self.dtype)
         return reduction(values, values, image_weights)
 
@@ -169,30 +172,7 @@ class SumsLoss(keras.losses.Loss):
         """Returns `[classes]`, or `[1]` where all weigh the same."""
         if self.class_weights is None:
             return tf.ones([1], values.dtype)
-        classes = values.shape[-1]
-        if classes is not None and classes != len(self.class_weights):
-            wanted, got = _checks.describe([classes]), _checks.describe([len(self.class_weights)])
-            self._refuse("class_weights", f"have shape {wanted}", got)
         return tf.constant(self.class_weights, values.dtype)
-
-    def _numbers(self, argument: str, values: Any) -> list[float] | None:
-        """Returns numbers of at least 0 as a config holds them."""
-        if values is None:
-            return None
-        numbers = [float(value) for value in values]
-        if not numbers or not all(0 <= number < math.inf for number in numbers):
-            self._refuse(argument, "be numbers of at least 0", numbers)
-        return numbers
-
-    def _number(self, argument: str, value: Any) -> float:
-        """Returns a number of at least 0."""
-        number = float(value)
-        if not 0 <= number < math.inf:
-            self._refuse(argument, "be a number of at least 0", value)
-        return number
-
-    def _refuse(self, argument: str, rule: str, got: Any) -> NoReturn:
-        raise ValueError(f"{type(self).__name__}: '{argument}' must {rule}, got {got}")
 
 
 class _Reduction(keras.losses.Loss):
@@ -202,14 +182,25 @@ class _Reduction(keras.losses.Loss):
         return y_pred
 
 
-def _labels(y_true: tf.Tensor, logits: tf.TensorShape) -> tf.Tensor:
-    """Returns labels as the op takes them: floats are dense targets there."""
-    if logits.rank is None or not y_true.dtype.is_floating:
-        return y_true
-    if y_true.shape.rank == logits.rank - 1:
-        return y_true[..., None] if logits[-1] == 1 else whole_numbers(y_true)
-    squeezed = y_true.shape[-1:] == [1] and logits[-1:] != [1]
-    return whole_numbers(y_true) if squeezed else y_true
+def _labels(y_true: Any, logits: tf.TensorShape, soft_mask: bool) -> tf.Tensor:
+    """Returns labels as the op takes them: floats are dense targets there.
+
+    Args:
+        y_true: labels of any dtype, or targets.
+        logits: their shape.
+        soft_mask: whether floats of one channel are targets of it.
+    """
+    labels = tf.convert_to_tensor(y_true)
+    if labels.dtype == tf.bool:
+        return tf.cast(labels, tf.uint8)
+    if labels.dtype.is_integer and labels.dtype not in _checks.LABEL_DTYPES:
+        return tf.cast(labels, tf.int64)
+    if logits.rank is None or not labels.dtype.is_floating:
+        return labels
+    if labels.shape.rank == logits.rank - 1:
+        return labels[..., None] if soft_mask else whole_numbers(labels)
+    one = labels.shape[-1:] == [1] and not soft_mask
+    return whole_numbers(labels) if one else labels
 
 
 def _accumulator(tensor: tf.Tensor) -> tf.DType:

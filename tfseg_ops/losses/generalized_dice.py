@@ -22,6 +22,13 @@ class GeneralizedDice(OverlapLoss):
     of the rarest class there (1 where there is none), with "skip" none, and an image without any
     class has loss 0. There is no dice of a single class that could be "one".
 
+    Raises:
+        ValueError, TypeError, tf.errors.InvalidArgumentError: as in `losses.SoftDice`.
+
+    Example:
+        >>> loss = GeneralizedDice(ignore_label=255, smooth_numerator=1, smooth_denominator=1)
+        >>> model.compile("adam", loss, jit_compile=True)
+
     References:
         Sudre, Li, Vercauteren, Ourselin & Cardoso 2017, "Generalised Dice overlap as a deep
         learning loss function for highly unbalanced segmentations", section 2.

@@ -17,7 +17,8 @@ class SoftDice(OverlapLoss):
 
     See `ops.soft_dice_sums`. Where no pixel counts, and where a class is in neither truth nor
     prediction, its dice is smooth_numerator / smooth_denominator, 1 by default (0 where both are
-    0). The loss is never NaN unless logits or targets of pixels that count are.
+    0). The loss is NaN only where logits or targets of pixels that count are, or where weights are
+    so large that sums of them overflow.
 
     Args:
         activation: "softmax" over the classes or "sigmoid" of each.
@@ -41,13 +42,13 @@ class SoftDice(OverlapLoss):
             (float64 for float64 logits), whatever it is.
 
     Call arguments:
-        y_true: class numbers `[batch, ...]` or `[batch, ..., 1]`, uint8, int32, int64 or whole
-            floats (of one sigmoid channel the mask, 0 or 1); or dense targets of the shape of
-            `y_pred`.
+        y_true: class numbers `[batch, ...]` or `[batch, ..., 1]`, integers or whole floats (of
+            one sigmoid channel the mask, 0 or 1; without `ignore_label` it may be a soft one, of
+            floats between); or dense targets of the shape of `y_pred`.
         y_pred: logits `[batch, ..., classes]`, any floating dtype.
         sample_weight: None; `[batch, ...]` or `[batch, ..., 1]`, which multiplies pixels; or
-            `[batch]`, which multiplies the losses of images, or with `per_image=False` all pixels
-            of an image.
+            `[batch]` or a number, which multiply the losses of images, or with `per_image=False`
+            all pixels of an image.
 
     Raises:
         ValueError: a wrong option, or shapes that do not fit.

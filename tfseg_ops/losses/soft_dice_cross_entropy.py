@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfseg_ops import _checks
 from tfseg_ops.losses._sums_loss import Sums
 from tfseg_ops.losses.soft_dice import SoftDice
 
@@ -22,6 +23,13 @@ class SoftDiceCrossEntropy(SoftDice):
         cross_entropy_weight: at least 0.
         **options: those of `losses.SoftDice`.
 
+    Raises:
+        ValueError, TypeError, tf.errors.InvalidArgumentError: as in `losses.SoftDice`.
+
+    Example:
+        >>> loss = SoftDiceCrossEntropy(ignore_label=255, include_background=False)
+        >>> model.compile("adam", loss, jit_compile=True)
+
     References:
         Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical
         image segmentation".
@@ -33,8 +41,11 @@ class SoftDiceCrossEntropy(SoftDice):
         self, dice_weight: float = 1.0, cross_entropy_weight: float = 1.0, **options: Any
     ) -> None:
         super().__init__(**options)
-        self.dice_weight = self._number("dice_weight", dice_weight)
-        self.cross_entropy_weight = self._number("cross_entropy_weight", cross_entropy_weight)
+        op = type(self).__name__
+        self.dice_weight = _checks.not_negative(op, "dice_weight", dice_weight)
+        self.cross_entropy_weight = _checks.not_negative(
+            op, "cross_entropy_weight", cross_entropy_weight
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfseg_ops import _checks
 from tfseg_ops.losses._overlap_loss import OverlapLoss
 from tfseg_ops.losses._sums_loss import Sums
 
@@ -24,6 +25,13 @@ class Tversky(OverlapLoss):
         beta: weight of false negatives, at least 0; above `alpha` it favours recall.
         **options: those of `losses.SoftDice`.
 
+    Raises:
+        ValueError, TypeError, tf.errors.InvalidArgumentError: as in `losses.SoftDice`.
+
+    Example:
+        >>> loss = Tversky(alpha=0.3, beta=0.7, activation="sigmoid")  # rather too much than missed
+        >>> model.compile("adam", loss, jit_compile=True)
+
     References:
         Salehi, Erdogmus & Gholipour 2017, "Tversky loss function for image segmentation using 3D
         fully convolutional deep networks".
@@ -31,8 +39,9 @@ class Tversky(OverlapLoss):
 
     def __init__(self, alpha: float = 0.5, beta: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
-        self.alpha = self._number("alpha", alpha)
-        self.beta = self._number("beta", beta)
+        op = type(self).__name__
+        self.alpha = _checks.not_negative(op, "alpha", alpha)
+        self.beta = _checks.not_negative(op, "beta", beta)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

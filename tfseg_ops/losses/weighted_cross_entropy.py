@@ -30,6 +30,14 @@ class WeightedCrossEntropy(SumsLoss):
         name: as in Keras.
         dtype: of the result.
 
+    Raises:
+        ValueError, TypeError, tf.errors.InvalidArgumentError: as in `losses.SoftDice`.
+
+    Example:
+        >>> weights = class_weights(labels, num_classes=21, ignore_label=255)
+        >>> loss = WeightedCrossEntropy(class_weights=weights, ignore_label=255)
+        >>> model.compile("adam", loss, jit_compile=True)
+
     References:
         Ronneberger, Fischer & Brox 2015, "U-Net: convolutional networks for biomedical image
         segmentation", equation 1.

@@ -1,10 +1,9 @@
 """What the metrics share: truth and prediction as class numbers, and the mean of classes."""
 
 import math
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfseg_ops import _checks
@@ -17,7 +16,7 @@ class Pixels(NamedTuple):
     truth: tf.Tensor  # int32, in [0, num_classes) where a pixel counts
     prediction: tf.Tensor  # int32, any number
     counts: tf.Tensor  # bool: the truth is a class that is not ignored
-    weights: tf.Tensor | None  # float64
+    weights: tf.Tensor | None  # float64, 0 where a pixel does not count
 
 
 class ClassMetric(keras.metrics.Metric):
@@ -29,6 +28,8 @@ class ClassMetric(keras.metrics.Metric):
 
     # Keras would make "mean_io_u_1" of a class's name.
     _default_name: str | None = None
+    # Of `[batch, ...]`, if the metric takes one only.
+    _rank: int | None = None
 
     def __init__(
         self,
@@ -42,15 +43,12 @@ class ClassMetric(keras.metrics.Metric):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name or self._default_name, dtype=dtype)
-        if not isinstance(num_classes, int | np.integer) or num_classes < 2:
-            self._refuse("num_classes", "be an int of at least 2", num_classes)
-        if not 0 < threshold < 1:
-            self._refuse("threshold", "lie between 0 and 1", threshold)
-        self.num_classes = int(num_classes)
-        self.ignore_label = ignore_label
-        self.include_background = include_background
-        self.from_logits = from_logits
-        self.threshold = float(threshold)
+        op = type(self).__name__
+        self.num_classes = _checks.integer(op, "num_classes", num_classes, 2)
+        self.ignore_label = _checks.ignore_label_of(op, ignore_label)
+        self.include_background = _checks.boolean(op, "include_background", include_background)
+        self.from_logits = _checks.boolean(op, "from_logits", from_logits)
+        self.threshold = _checks.probability(op, "threshold", threshold)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -107,22 +105,28 @@ class ClassMetric(keras.metrics.Metric):
             ignored = truth == self.ignore_label
         self._require_legal(truth, legal | ignored)
         counts = legal & ~ignored
-        weights = self._weights(sample_weight, prediction)
+        weights = None
+        if sample_weight is not None:
+            weights = tf.where(counts, self._weights(sample_weight, prediction), 0)
         return Pixels(tf.cast(truth, tf.int32), prediction, counts, weights)
 
     def _labels(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns class numbers `[batch, ...]` of truth, int64, and prediction, int32."""
+        for argument, tensor in (("y_true", y_true), ("y_pred", y_pred)):
+            if tensor.shape.rank is None:
+                got = _checks.describe(tensor.shape)
+                _checks.refuse(type(self).__name__, argument, "have a known rank", got)
         if y_pred.dtype.is_floating:
             y_pred = self._decided(y_pred)
-        elif y_pred.shape.rank >= y_true.shape.rank:
+        elif y_pred.shape.rank >= y_true.shape.rank and y_pred.shape.rank != self._rank:
             y_pred = _without_last_one(y_pred)
         if y_true.shape.rank == y_pred.shape.rank + 1 and y_true.shape[-1] == self.num_classes:
             y_true = tf.argmax(y_true, -1)
         if y_true.shape.rank > y_pred.shape.rank:
             y_true = _without_last_one(y_true)
         if not y_true.shape.is_compatible_with(y_pred.shape):
-            wanted = _checks.describe(y_pred.shape)
-            self._refuse("y_true", f"have shape {wanted}", _checks.describe(y_true.shape))
+            rule = f"have shape {_checks.describe(y_pred.shape)}"
+            _checks.refuse(type(self).__name__, "y_true", rule, _checks.describe(y_true.shape))
         return tf.cast(whole_numbers(y_true), tf.int64), tf.cast(y_pred, tf.int32)
 
     def _decided(self, scores: tf.Tensor) -> tf.Tensor:
@@ -132,7 +136,7 @@ class ClassMetric(keras.metrics.Metric):
             return tf.argmax(scores, -1, tf.int32)
         if channels != 1 or self.num_classes != 2:
             rule = f"have {self.num_classes} channels" + " or 1" * (self.num_classes == 2)
-            self._refuse("y_pred", rule, _checks.describe(scores.shape))
+            _checks.refuse(type(self).__name__, "y_pred", rule, _checks.describe(scores.shape))
         odds = math.log(self.threshold / (1 - self.threshold))
         # In the dtype of the scores the threshold could be rounded.
         return tf.cast(scores[..., 0], tf.float64) > (odds if self.from_logits else self.threshold)
@@ -150,23 +154,17 @@ class ClassMetric(keras.metrics.Metric):
             words = f"{rule} {int(truth[tuple(where)])} at {where}"
             raise tf.errors.InvalidArgumentError(None, None, words)
 
-    def _weights(self, sample_weight: Any, prediction: tf.Tensor) -> tf.Tensor | None:
+    def _weights(self, sample_weight: Any, prediction: tf.Tensor) -> tf.Tensor:
         """Returns the weights of pixels, float64."""
-        if sample_weight is None:
-            return None
-        weights = tf.cast(tf.convert_to_tensor(sample_weight), tf.float64)
-        pixels, rank = prediction.shape, weights.shape.rank
-        if rank == pixels.rank + 1 and weights.shape[-1] == 1:
+        pixels = prediction.shape
+        weights = _checks.sample_weight(type(self).__name__, sample_weight, pixels, tf.float64)
+        if weights.shape.rank is None:
+            weights = tf.ensure_shape(weights, pixels)
+        if weights.shape.rank > pixels.rank:
             weights = tf.squeeze(weights, -1)
-        if rank == 1 and pixels[:1].is_compatible_with(weights.shape):
+        elif weights.shape.rank == 1:
             weights = tf.reshape(weights, [-1] + [1] * (pixels.rank - 1))
-        elif rank == 0 or not pixels.is_compatible_with(weights.shape):
-            rule = f"have shape {_checks.describe(pixels[:1])} or {_checks.describe(pixels)}"
-            self._refuse("sample_weight", rule, _checks.describe(weights.shape))
         return tf.broadcast_to(weights, tf.shape(prediction))
-
-    def _refuse(self, argument: str, rule: str, got: Any) -> NoReturn:
-        raise ValueError(f"{type(self).__name__}: '{argument}' must {rule}, got {got}")
 
 
 def _without_last_one(labels: tf.Tensor) -> tf.Tensor:

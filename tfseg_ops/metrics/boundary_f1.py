@@ -3,9 +3,9 @@
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from tfseg_ops import _checks
 from tfseg_ops.metrics._class_metric import ClassMetric
 
 
@@ -36,18 +36,25 @@ class BoundaryF1(ClassMetric):
         y_pred: likewise.
         sample_weight: likewise.
 
+    Raises:
+        ValueError: a wrong option, shapes that do not fit, or a truth that is not of images.
+        tf.errors.InvalidArgumentError: as in `MeanIoU`.
+
+    Example:
+        >>> metric = BoundaryF1(2, tolerance=1, include_background=False)
+        >>> metric.update_state(masks, model.predict(images))
+
     References:
         Csurka, Larlus & Perronnin 2013, "What is a good evaluation measure for semantic
         segmentation?" (there with the mean over images).
     """
 
     _default_name = "boundary_f1"
+    _rank = 3
 
     def __init__(self, num_classes: int, tolerance: int = 2, **options: Any) -> None:
         super().__init__(num_classes, **options)
-        if not isinstance(tolerance, int | np.integer) or tolerance < 0:
-            self._refuse("tolerance", "be an int of at least 0", tolerance)
-        self.tolerance = int(tolerance)
+        self.tolerance = _checks.integer(type(self).__name__, "tolerance", tolerance, 0)
         # Of each class: pixels of the predicted boundary near the true one, and of the whole.
         self.predicted = self._add_counts(2, self.num_classes, name="predicted")
         # Of each class: pixels of the true boundary near the predicted one, and of the whole.
@@ -58,8 +65,10 @@ class BoundaryF1(ClassMetric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         pixels = self._pixels(y_true, y_pred, sample_weight)
-        if pixels.truth.shape.rank != 3:
-            self._refuse("y_true", "be of images [batch, height, width]", y_true.shape)
+        if pixels.truth.shape.rank != self._rank:
+            got = _checks.describe(pixels.truth.shape)
+            rule = "be of images [batch, height, width]"
+            _checks.refuse(type(self).__name__, "y_true", rule, got)
         truth = self._boundaries(pixels.truth, pixels.counts)
         prediction = self._boundaries(pixels.prediction, pixels.counts)
         for counts, boundaries, others in (

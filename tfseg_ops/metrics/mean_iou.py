@@ -32,10 +32,11 @@ class MeanIoU(ConfusionMetric):
         y_pred: scores `[batch, ..., num_classes]`, floating, of which the greatest counts (the
             first of equal ones); of two classes also one channel; or class numbers, integers, of
             which one that is no class is wrong.
-        sample_weight: of pixels, `[batch, ...]` or `[batch, ..., 1]`, or of images, `[batch]`.
+        sample_weight: of pixels, `[batch, ...]` or `[batch, ..., 1]`, of images, `[batch]`, or a
+            number.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: a wrong option, or shapes that do not fit or whose rank is unknown.
         tf.errors.InvalidArgumentError: at run time, a truth that is neither a class nor ignored.
             Under XLA such a pixel does not count instead.
 

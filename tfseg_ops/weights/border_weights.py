@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfseg_ops import _checks
 from tfseg_ops.weights._maps import map_images, scipy_ndimage
 
 # At this many sigma the term is exp(-32) of its size, nothing beside the weight of a class.
@@ -30,16 +31,16 @@ def border_weights(
     Args:
         instances: `[height, width]` or `[batch, height, width]`, integers: 0 is background, and
             each other number an instance, whether connected or not.
-        w0: the term at distances of 0.
+        w0: the term at distances of 0, at least 0.
         sigma: in pixels, more than 0.
-        class_weights: `w_c` of background and objects, `[2]`; None: 1 of both.
+        class_weights: `w_c` of background and objects, `[2]`, at least 0; None: 1 of both.
 
     Returns:
         Weights with the shape of `instances`, float32.
 
     Raises:
         TypeError: `instances` are no integers.
-        ValueError: a wrong shape, a negative number of an instance, or no such `sigma`.
+        ValueError: a wrong shape, a negative number of an instance, or a wrong option.
         ImportError: scipy is missing.
 
     Example:
@@ -50,23 +51,25 @@ def border_weights(
         Ronneberger, Fischer & Brox 2015, "U-Net: convolutional networks for biomedical image
         segmentation", equation 2.
     """
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"border_weights: 'sigma' must be more than 0, got {sigma}")
-    of_classes = np.asarray([1, 1] if class_weights is None else class_weights, np.float64)
-    if of_classes.shape != (2,):
-        got = list(of_classes.shape)
-        raise ValueError(f"border_weights: 'class_weights' must have shape [2], got {got}")
-    scipy_ndimage("border_weights")
+    op = "border_weights"
+    w0, sigma = _checks.not_negative(op, "w0", w0), _checks.positive(op, "sigma", sigma)
+    given = [1, 1] if class_weights is None else class_weights
+    of_classes = np.array(_checks.weights_of_classes(op, given))
+    if len(of_classes) != 2:
+        _checks.refuse(op, "class_weights", "have shape [2]", list(of_classes.shape))
+    scipy_ndimage(op)
 
     def weigh(image: np.ndarray) -> np.ndarray:
         if image.min() < 0:
-            least = image.min()
-            raise ValueError(f"border_weights: 'instances' must not be negative, got {least}")
-        gap = np.sum(_two_nearest(image, math.ceil(_REACH * sigma)), axis=0)
+            _checks.refuse(op, "instances", "not be negative", image.min())
+        # No distance is longer than both sides.
+        reach = math.ceil(min(_REACH * sigma, sum(image.shape)))
+        with np.errstate(over="ignore"):  # far away, in a tiny sigma
+            gap = np.square(np.sum(_two_nearest(image, reach), axis=0) / sigma)
         weights: np.ndarray = of_classes[(image > 0).astype(int)]
-        return weights + w0 * np.exp(-(gap**2) / (2 * sigma**2))
+        return weights + w0 * np.exp(-gap / 2)
 
-    return map_images("border_weights", "instances", instances, weigh)
+    return map_images(op, "instances", instances, weigh)
 
 
 def _two_nearest(image: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from tfseg_ops import _checks
+
 METHODS = ("inverse", "log", "median")
+_OP = "class_weights"
 
 
 def class_weights(
@@ -34,8 +37,9 @@ def class_weights(
         Weights `[num_classes]`, float32.
 
     Raises:
-        TypeError: labels are no integers.
-        ValueError: a label is neither a class nor ignored, or there is no such method.
+        TypeError: labels are no integers, or come with images.
+        ValueError: a label is neither a class nor ignored, or there is no such method or
+            `num_classes`.
 
     Example:
         >>> weights = class_weights(labels, num_classes=21, ignore_label=255)
@@ -48,9 +52,9 @@ def class_weights(
         multi-scale convolutional architecture" ("median").
     """
     if method not in METHODS:
-        raise ValueError(
-            f"class_weights: 'method' must be one of {', '.join(METHODS)}, got {method}"
-        )
+        _checks.refuse(_OP, "method", f"be one of {', '.join(METHODS)}", method)
+    num_classes = _checks.integer(_OP, "num_classes", num_classes, 1)
+    ignore_label = _checks.ignore_label_of(_OP, ignore_label)
     pixels = np.zeros(num_classes, np.int64)  # of each class
     in_images = np.zeros(num_classes, np.int64)  # of the images in which the class occurs
     for image in _images(labels):
@@ -74,24 +78,23 @@ def _images(labels: Any) -> Iterable[np.ndarray]:
     if hasattr(labels, "shape"):
         labels = np.asarray(labels)
         if labels.ndim < 2:
-            raise ValueError(
-                f"class_weights: 'labels' must have shape [images, ...], got {list(labels.shape)}"
-            )
+            _checks.refuse(_OP, "labels", "have shape [images, ...]", list(labels.shape))
     for image in labels:
+        if isinstance(image, tuple | dict):
+            got = f"a {type(image).__name__} for each"
+            raise TypeError(f"{_OP}: 'labels' must be label maps alone, got {got}")
         yield np.asarray(image)
 
 
 def _counts(image: np.ndarray, num_classes: int, ignore_label: int | None) -> np.ndarray:
     """Returns the number of pixels of each class."""
     if image.dtype.kind not in "biu":
-        raise TypeError(f"class_weights: 'labels' must be integers, got {image.dtype}")
+        raise TypeError(f"{_OP}: 'labels' must be integers, got {image.dtype}")
     image = image.ravel()
     if ignore_label is not None:
         image = image[image != ignore_label]
     illegal = (image < 0) | (image >= num_classes)
     if illegal.any():
-        raise ValueError(
-            f"class_weights: 'labels' must lie in [0, {num_classes}) or be ignored, "
-            f"got {image[illegal][0]}"
-        )
+        rule = f"lie in [0, {num_classes}) or be ignored"
+        _checks.refuse(_OP, "labels", rule, image[illegal][0])
     return np.bincount(image, minlength=num_classes)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tfseg_ops import _checks
 from tfseg_ops.weights._maps import map_images, scipy_ndimage
 
 
@@ -19,7 +20,7 @@ def outline_weights(
     Args:
         labels: `[height, width]` or `[batch, height, width]`, integers.
         width: of the outline on each side, in pixels, at least 1.
-        weight: of a pixel near an outline; all others have 1.
+        weight: of a pixel near an outline, at least 0; all others have 1.
         ignore_label: the label of pixels that do not count; their weight is 1.
 
     Returns:
@@ -27,15 +28,17 @@ def outline_weights(
 
     Raises:
         TypeError: `labels` are no integers.
-        ValueError: a wrong shape or width.
+        ValueError: a wrong shape or option.
         ImportError: scipy is missing.
 
     Example:
         >>> model.fit(images, labels, sample_weight=outline_weights(labels, width=2))
     """
-    if width < 1:
-        raise ValueError(f"outline_weights: 'width' must be at least 1, got {width}")
-    ndimage = scipy_ndimage("outline_weights")
+    op = "outline_weights"
+    width = _checks.integer(op, "width", width, 1)
+    weight = _checks.not_negative(op, "weight", weight)
+    ignore_label = _checks.ignore_label_of(op, ignore_label)
+    ndimage = scipy_ndimage(op)
     cross = ndimage.generate_binary_structure(2, 1)
 
     def weigh(image: np.ndarray) -> np.ndarray:
@@ -52,4 +55,4 @@ def outline_weights(
             outline = ndimage.binary_dilation(outline, cross, iterations=width - 1, mask=counts)
         return np.where(outline, weight, 1.0)
 
-    return map_images("outline_weights", "labels", labels, weigh)
+    return map_images(op, "labels", labels, weigh)
