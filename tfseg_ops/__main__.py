@@ -16,8 +16,11 @@ import tfseg_ops
 from tfseg_ops import _library, _portable
 
 _OPS = {
+    "gaussian_filter": "Tfseg>GaussianFilter",
     "max_pool_with_argmax": "Tfseg>MaxPoolWithArgmax",
     "max_unpool": "Tfseg>MaxUnpool",
+    "mean_field_step": "Tfseg>MeanFieldStep",
+    "permutohedral_lattice": "Tfseg>PermutohedralLattice",
     "roi_align": "Tfseg>RoiAlign",
     "soft_dice_sums": "Tfseg>SoftDiceSums",
 }
@@ -119,7 +122,18 @@ def _paths(problems: list[str]) -> Iterator[tuple[str, ...]]:
         # Halves of whole numbers.
         mask = tf.cast(image > 3, tf.uint8)
         target = tfseg_ops.ops.soft_dice_sums(image / 2, mask, activation="none").intersection
+        # Points on a vertex of their own: weights of 0 and 1, halves of whole numbers.
+        points = tf.zeros([1, 24, 2])
+        values = tf.reshape(image, [1, 24, 2])
+        lattice = tfseg_ops.ops.permutohedral_lattice(points)
+        filtered = tfseg_ops.ops.gaussian_filter(values, lattice)
+        step = tfseg_ops.ops.mean_field_step(values / 8, values, lattice, [1.0])
+        labels = tf.argmax(step, -1)
     probes = {
+        "gaussian_filter": (
+            lambda: tfseg_ops.ops.gaussian_filter(values, lattice),
+            filtered,
+        ),
         "max_pool_with_argmax": (
             lambda: tfseg_ops.ops.max_pool_with_argmax(image, 2, 2, "VALID")[1],
             argmax,
@@ -127,6 +141,16 @@ def _paths(problems: list[str]) -> Iterator[tuple[str, ...]]:
         "max_unpool": (
             lambda: tfseg_ops.ops.max_unpool(output, argmax, [4, 6]),
             unpooled,
+        ),
+        "mean_field_step": (
+            lambda: tf.argmax(
+                tfseg_ops.ops.mean_field_step(values / 8, values, lattice, [1.0]), -1
+            ),
+            labels,
+        ),
+        "permutohedral_lattice": (
+            lambda: tfseg_ops.ops.permutohedral_lattice(points).vertices,
+            lattice.vertices,
         ),
         "roi_align": (
             lambda: tfseg_ops.ops.roi_align(image, box, [0], [4, 6]),

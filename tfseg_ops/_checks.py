@@ -35,16 +35,20 @@ def describe(shape: tf.TensorShape | Sequence[int | None]) -> str:
 
 
 def require_shape(
-    op: str, argument: str, tensor: tf.Tensor, sizes: dict[str, int | None], names: str
+    op: str,
+    argument: str,
+    tensor: tf.Tensor,
+    sizes: dict[str, int | None],
+    names: str | Sequence[str],
 ) -> None:
     """Requires a dimension of `tensor` for each name, of the size `sizes` has or learns here.
 
-    A name that is a number stands for that size.
+    Names are listed, or divided by spaces. One that is a number stands for that size.
     """
     shape = tensor.shape
     if shape.rank is None:
         return
-    dims = names.split()
+    dims = names.split() if isinstance(names, str) else list(names)
     sizes.update({name: int(name) for name in dims if name.isdigit()})
     fits = shape.rank == len(dims) and all(
         size is None or sizes.get(name) is None or size == sizes[name]

@@ -88,3 +88,42 @@ def soft_dice_sums_grad(
     grad_prediction: npt.ArrayLike,
     grad_cross_entropy: npt.ArrayLike,
 ) -> np.ndarray: ...
+def gaussian_filter(
+    values: npt.ArrayLike, lattice: Sequence[npt.ArrayLike], reverse: bool = False
+) -> np.ndarray: ...
+def gaussian_filter_features_grad(
+    values: npt.ArrayLike,
+    lattice: Sequence[npt.ArrayLike],
+    grad: npt.ArrayLike,
+    reverse: bool = False,
+) -> np.ndarray: ...
+def mean_field_step(
+    q: npt.ArrayLike,
+    unary: npt.ArrayLike,
+    lattices: Sequence[Sequence[npt.ArrayLike]],
+    mixing: npt.ArrayLike,
+    normalizations: Sequence[str],
+    logits: bool = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray: ...
+def mean_field_step_grad(
+    q: npt.ArrayLike,
+    unary: npt.ArrayLike,
+    lattices: Sequence[Sequence[npt.ArrayLike]],
+    mixing: npt.ArrayLike,
+    normalizations: Sequence[str],
+    output: npt.ArrayLike,
+    grad: npt.ArrayLike,
+    logits: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+def mean_field_step_features_grad(
+    q: npt.ArrayLike,
+    unary: npt.ArrayLike,
+    lattices: Sequence[Sequence[npt.ArrayLike]],
+    mixing: npt.ArrayLike,
+    normalizations: Sequence[str],
+    output: npt.ArrayLike,
+    grad: npt.ArrayLike,
+    logits: bool = False,
+) -> list[np.ndarray]: ...
+def permutohedral_lattice(features: npt.ArrayLike) -> tuple[np.ndarray, ...]: ...

@@ -7,6 +7,7 @@ them.
 
 import ctypes
 import functools
+import importlib
 import os
 import pathlib
 import re
@@ -113,6 +114,19 @@ def load_ops() -> types.ModuleType:
             stacklevel=3,
         )
     return module
+
+
+@functools.cache
+def load_core() -> types.ModuleType:
+    """Loads the numpy module `_core`, which needs no TensorFlow.
+
+    Raises:
+        ImportError: as in `load_ops`.
+    """
+    try:
+        return importlib.import_module("tfseg_ops._core")
+    except ImportError as error:
+        raise ImportError(mismatch_message(tf.__version__, f" ({error})")) from None
 
 
 @functools.cache

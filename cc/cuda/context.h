@@ -10,7 +10,8 @@ namespace tfseg::cuda {
 
 // A launcher has core's name and arguments, and this in the place of core::Context: an unqualified
 // call finds the one of the two that the context belongs to. Buffers and workspace lie on the
-// device; the work is only queued on the stream when a launcher returns.
+// device; the work is only queued on the stream when a launcher returns, and only those that read
+// or build lattices wait for what was queued before.
 struct Context {
   CUstream_st* stream;
   core::Workspace& workspace;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "core/parallel.h"
 #include "core/shape.h"
@@ -77,6 +78,27 @@ inline core::ConstBuffer In(const ffi::AnyBuffer& buffer) {
 
 inline core::Buffer Out(ffi::Result<ffi::AnyBuffer>& buffer) {
   return {buffer->untyped_data(), ToDType(buffer->element_type()), ToShape(buffer->dimensions())};
+}
+
+// The arguments and results whose number is an attribute's.
+inline ffi::ErrorOr<std::vector<core::ConstBuffer>> BuffersOf(const ffi::RemainingArgs& args) {
+  std::vector<core::ConstBuffer> buffers;
+  for (size_t i = 0; i < args.size(); ++i) {
+    auto buffer = args.get<ffi::AnyBuffer>(i);
+    if (!buffer.has_value()) return ffi::Unexpected(buffer.error());
+    buffers.push_back(In(*buffer));
+  }
+  return buffers;
+}
+
+inline ffi::ErrorOr<std::vector<core::Buffer>> BuffersOf(const ffi::RemainingRets& results) {
+  std::vector<core::Buffer> buffers;
+  for (size_t i = 0; i < results.size(); ++i) {
+    auto buffer = results.get<ffi::AnyBuffer>(i);
+    if (!buffer.has_value()) return ffi::Unexpected(buffer.error());
+    buffers.push_back(Out(*buffer));
+  }
+  return buffers;
 }
 
 // What a handler gives to core: XLA's threads. ffi::ScratchAllocator fails on the CPU, so scratch
@@ -176,7 +198,7 @@ struct CtxDecoding<tfseg::xla::GpuContext> {
   using Type = tfseg::xla::GpuContext;
   static std::optional<Type> Decode(const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* context,
                                     DiagnosticEngine& diagnostic) {
-    auto stream = CtxDecoding<PlatformStream<CUstream_st*> >::Decode(api, context, diagnostic);
+    auto stream = CtxDecoding<PlatformStream<CUstream_st*>>::Decode(api, context, diagnostic);
     auto scratch = CtxDecoding<ScratchAllocator>::Decode(api, context, diagnostic);
     if (!stream.has_value() || !scratch.has_value()) return std::nullopt;
     return Type(*stream, *std::move(scratch));

@@ -26,16 +26,6 @@ op::Params ParamsOf(ffi::Span<const int64_t> output_size, ffi::Span<const float>
   return params;
 }
 
-ffi::ErrorOr<std::vector<core::ConstBuffer>> BuffersOf(const ffi::RemainingArgs& args) {
-  std::vector<core::ConstBuffer> buffers;
-  for (size_t i = 0; i < args.size(); ++i) {
-    auto buffer = args.get<ffi::AnyBuffer>(i);
-    if (!buffer.has_value()) return ffi::Unexpected(buffer.error());
-    buffers.push_back(In(*buffer));
-  }
-  return buffers;
-}
-
 template <typename DeviceContext>
 ffi::Error RoiAlign(DeviceContext device, ffi::AnyBuffer boxes, ffi::AnyBuffer box_indices,
                     ffi::AnyBuffer levels, ffi::RemainingArgs features,
@@ -57,14 +47,10 @@ ffi::Error RoiAlignFeaturesGrad(DeviceContext device, ffi::AnyBuffer boxes,
                                 ffi::Span<const float> spatial_scales, int64_t sampling_ratio,
                                 bool aligned) {
   const op::Params params = ParamsOf(output_size, spatial_scales, sampling_ratio, aligned);
-  std::vector<core::Buffer> maps;
-  for (size_t i = 0; i < grad_features.size(); ++i) {
-    auto map = grad_features.get<ffi::AnyBuffer>(i);
-    if (!map.has_value()) return map.error();
-    maps.push_back(Out(*map));
-  }
+  const auto maps = BuffersOf(grad_features);
+  if (!maps.has_value()) return maps.error();
   return ToError(BackwardToFeatures(params, device.Get(), In(grad), In(boxes), In(box_indices),
-                                    In(levels), maps));
+                                    In(levels), *maps));
 }
 
 template <typename DeviceContext>

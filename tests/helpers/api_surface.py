@@ -7,7 +7,6 @@ that is meant, write it anew and read the difference: `python tests/helpers/api_
 import importlib
 import inspect
 import json
-import types
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ MODULES = (
     "tfseg_ops.losses",
     "tfseg_ops.metrics",
     "tfseg_ops.ops",
+    "tfseg_ops.postprocess",
+    "tfseg_ops.postprocess.utils",
     "tfseg_ops.pure_tf",
     "tfseg_ops.testing",
     "tfseg_ops.testing.strategies",
@@ -32,7 +33,7 @@ def public_objects() -> dict[str, Any]:
         module = importlib.import_module(name)
         for public in module.__all__:
             value = getattr(module, public)
-            if not isinstance(value, types.ModuleType | str):
+            if callable(value):
                 objects[f"{name}.{public}"] = value
     return objects
 

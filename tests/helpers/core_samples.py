@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from helpers.crf_cases import image_features
 from helpers.dice_cases import DiceCase, labels_of, values_of
 from helpers.drawing import BOX_KINDS, WILD_BOX_KINDS, RoiCase, box_of, masks_of, values
 from helpers.tolerances import FLOAT_DTYPES, name_of
@@ -23,6 +24,8 @@ DICE: dict[str, tuple[str, int, bool]] = {
     "sigmoid": ("sigmoid", 1, False),
     "probabilities": ("none", 2, True),
 }
+# Classes of a step, and whether they are mixed by matrices.
+STEPS = {"diagonal": (21, False), "matrices": (37, True)}
 # Spatial scales of the levels, sampling ratio.
 ROIS: dict[str, tuple[list[float], int]] = {
     "one level": ([1.0], 2),
@@ -112,9 +115,44 @@ def dice_results(core: types.ModuleType, kind: str, dtype: Any) -> list[np.ndarr
     ]
 
 
+def crf_case(kind: str, dtype: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The features of two kernels of two pictures, q and unary, and the mixing."""
+    generator = np.random.default_rng(0)
+    classes, matrices = STEPS[kind]
+    images = generator.uniform(0, 255, (2, 12, 10, 3)).repeat(8, 1).repeat(8, 2)
+    features = image_features(images, 3.0, 30.0, 60.0)
+    values = generator.normal(size=(2, 2, features[0].shape[1], classes))
+    wide = np.float64 if dtype == np.float64 else np.float32
+    shape = (2, classes, classes) if matrices else (2, classes)
+    mixing = generator.uniform(0, 0.1, shape).astype(wide)
+    return [one.astype(np.float32) for one in features], values.astype(dtype), mixing
+
+
+def crf_results(core: types.ModuleType, kind: str, dtype: Any) -> list[np.ndarray]:
+    """Lattices, a filter, a step, and all gradients."""
+    features, (q, unary), mixing = crf_case(kind, dtype)
+    lattices = [core.permutohedral_lattice(one) for one in features]
+    filtered = core.gaussian_filter(q, lattices[1])
+    results = [filtered, core.gaussian_filter_features_grad(q, lattices[0], unary)]
+    for *members, neighbours, norms, num_vertices in lattices:
+        results += [*members, norms, num_vertices]
+        # Behind the last vertex of an image nothing is written.
+        for own, count in zip(neighbours, num_vertices, strict=True):
+            results.append(own[:, :count])
+    # Not in float64, whose exp is the C library's, which has levels of its own.
+    logits = dtype == np.float64
+    args = (q, unary, lattices, mixing, ["symmetric", "after"])
+    output = core.mean_field_step(*args, logits=logits)
+    results += [output, *core.mean_field_step_grad(*args, output, q, logits=logits)]
+    return results + core.mean_field_step_features_grad(*args, output, q, logits=logits)
+
+
 def all_sample_results(core: types.ModuleType) -> Iterator[tuple[str, np.ndarray]]:
     """All poolings, kinds of RoI Align, kinds of sums and dtypes, with names."""
     for dtype in FLOAT_DTYPES:
+        for kind in STEPS:
+            for k, result in enumerate(crf_results(core, kind, dtype)):
+                yield f"{name_of(dtype)} CRF, {kind} {k}", result
         # Not in float64, whose exp is the C library's, which has levels of its own.
         for kind in DICE if dtype != np.float64 else ():
             for k, result in enumerate(dice_results(core, kind, dtype)):

@@ -4,8 +4,8 @@ import re
 
 # TF puts places before the words, the op's name and the graph's nodes behind them.
 _WORDS = re.compile(
-    r"(?:max_unpool|max_pool_with_argmax|multilevel_roi_align|roi_align|fpn_levels|soft_dice_sums)"
-    r": '.*",
+    r"(?:max_unpool|max_pool_with_argmax|multilevel_roi_align|roi_align|fpn_levels|soft_dice_sums"
+    r"|permutohedral_lattice|gaussian_filter|mean_field_step|dense_crf): '.*",
     re.DOTALL,
 )
 _BEHIND = re.compile(r" \[Op:| for '\{\{node |\n|$")

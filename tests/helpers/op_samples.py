@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from helpers.core_samples import DICE, POOLINGS, ROIS, SHAPE, dice_case, roi_case
+from helpers.core_samples import (
+    DICE,
+    POOLINGS,
+    ROIS,
+    SHAPE,
+    STEPS,
+    crf_case,
+    dice_case,
+    roi_case,
+)
 from helpers.drawing import values
 from helpers.tolerances import FLOAT_DTYPES, name_of
 
@@ -72,9 +81,32 @@ def dice_op_results(kind: str, dtype: Any) -> list[np.ndarray]:
     return [r.numpy().view(f"u{r.dtype.size}") for r in run(tf.constant(case.logits))]
 
 
+def crf_op_results(kind: str, dtype: Any) -> list[np.ndarray]:
+    """A step on lattices and all its gradients, as bits."""
+    import tensorflow as tf
+
+    from tfseg_ops import ops
+
+    features, (q, unary), mixing = crf_case(kind, dtype)
+
+    @tf.function
+    def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            lattices = [ops.permutohedral_lattice(one) for one in inputs[3:]]
+            output = ops.mean_field_step(inputs[0], inputs[1], lattices, inputs[2])
+        return [output, *tape.gradient(output, inputs, output_gradients=inputs[0])]
+
+    results = run(*map(tf.constant, (q, unary, mixing, *features)))
+    return [r.numpy().view(f"u{r.dtype.size}") for r in results]
+
+
 def all_op_results() -> Iterator[tuple[str, np.ndarray]]:
     """All poolings, kinds of RoI Align, kinds of sums and dtypes, with names."""
     for dtype in FLOAT_DTYPES:
+        for kind in STEPS:
+            for k, result in enumerate(crf_op_results(kind, dtype)):
+                yield f"{name_of(dtype)} CRF, {kind} {k}", result
         for kind in DICE:
             for k, result in enumerate(dice_op_results(kind, dtype)):
                 yield f"{name_of(dtype)} {kind} {k}", result

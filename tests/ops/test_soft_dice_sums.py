@@ -411,11 +411,8 @@ import sys
 import tensorflow as tf
 
 tf.config.threading.set_intra_op_parallelism_threads(2)
+from helpers.memory import peak
 from tfseg_ops import ops
-
-def peak():
-    lines = open("/proc/self/status").read().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
 
 def loss(logits, labels):
     sums = ops.soft_dice_sums(logits, labels, ignore_label=255)
