@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfseg_ops._checks import (
@@ -10,6 +11,7 @@ from tfseg_ops._checks import (
     describe,
     integer,
     positive,
+    refuse,
     require_dtype,
     require_shape,
 )
@@ -18,6 +20,7 @@ MOST_DIMENSIONS = 8
 # Beyond it float32 cannot place a point in its simplex.
 LARGEST_FEATURE = 100000
 FEATURES_RULE = f"must lie in [-{LARGEST_FEATURE}, {LARGEST_FEATURE}]"
+# In the order of core's numbers.
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
 
 # The members of a lattice: dtype and shape.
@@ -132,7 +135,7 @@ def step(
         )
     sizes = dict(zip(("batch", "points"), flat_q.shape[:2], strict=True))
     members = [lattice(op, f"lattices[{k}]", one, sizes) for k, one in enumerate(lattices)]
-    in_list = _in_list(op, kernel_weights, len(members), wide(q.dtype))
+    in_list = _in_list(op, "kernel_weights", kernel_weights, "lattices", len(members), q)
     weights = {f"kernel_weights[{k}]": weight for k, weight in enumerate(in_list)}
     return Step(
         flat_q,
@@ -186,12 +189,17 @@ def unflat(tensor: tf.Tensor, like: tf.Tensor, shape: tf.TensorShape) -> tf.Tens
 
 def normalizations(op: str, value: Any, count: int) -> list[str]:
     """Returns one name for each lattice."""
-    names = [value] * count if isinstance(value, str) else list(value)
-    for name in [value] if isinstance(value, str) else names:
-        if name not in NORMALIZATIONS:
+    try:
+        names = [value] if isinstance(value, str) else list(value)
+    except TypeError:  # None, a number
+        names = [value]
+    for name in names:
+        if not isinstance(name, str) or name not in NORMALIZATIONS:
             raise ValueError(
                 f"{op}: 'normalization' must be symmetric, before, after or none, got {name}"
             )
+    if isinstance(value, str):
+        names *= count
     if len(names) != count:
         raise ValueError(
             f"{op}: 'normalization' must have one name for each of {count} kernels, "
@@ -200,10 +208,16 @@ def normalizations(op: str, value: Any, count: int) -> list[str]:
     return names
 
 
-def _in_list(op: str, weights: Any, count: int, dtype: tf.DType) -> list[Any]:
+def _in_list(
+    op: str, argument: str, weights: Any, kernels: str, count: int, like: tf.Tensor
+) -> list[Any]:
     """Returns the weights of each of `count` kernels, given as a list, a tensor or one weight."""
-    if tf.is_tensor(weights) or not isinstance(weights, (list, tuple)):
-        tensor = floats(op, "kernel_weights", weights, dtype)
+    if not isinstance(weights, (list, tuple)):
+        if not isinstance(weights, (int, float)) and not hasattr(weights, "shape"):
+            raise TypeError(
+                f"{op}: '{argument}' must be a list of weights, got {type(weights).__name__}"
+            )
+        tensor = floats(op, argument, weights, wide(like.dtype))
         if tensor.shape.rank == 0:
             weights = [tensor]
         elif tensor.shape[:1].is_compatible_with([count]):
@@ -212,7 +226,7 @@ def _in_list(op: str, weights: Any, count: int, dtype: tf.DType) -> list[Any]:
             weights = [None] * tensor.shape[0]
     if len(weights) != count:
         raise ValueError(
-            f"{op}: 'kernel_weights' must have one for each of {count} lattices, got {len(weights)}"
+            f"{op}: '{argument}' must have one for each of {count} {kernels}, got {len(weights)}"
         )
     return list(weights)
 
@@ -309,17 +323,12 @@ def dense_crf(
             raise ValueError(
                 f"{op}: 'image' must have 1 to {most} channels, got {describe(image.shape)}"
             )
+        logits, image = _with_same_pixels(op, logits, image)
         image = tf.cast(image, wide(logits.dtype))
     if hasattr(extra_lattices, "_fields") or not isinstance(extra_lattices, (list, tuple)):
         raise TypeError(
             f"{op}: 'extra_lattices' must be a list of lattices, "
             f"got {type(extra_lattices).__name__}"
-        )
-    if not isinstance(extra_weights, (list, tuple)) or len(extra_weights) != len(extra_lattices):
-        got = len(extra_weights) if isinstance(extra_weights, (list, tuple)) else extra_weights
-        raise ValueError(
-            f"{op}: 'extra_weights' must have one for each of {len(extra_lattices)} extra "
-            f"lattices, got {got}"
         )
     return DenseCrf(
         logits,
@@ -327,8 +336,21 @@ def dense_crf(
         integer(op, "num_iterations", num_iterations, 0, 2**31 - 1),
         method(op, method_name) == "exact",
         extra_lattices,
-        extra_weights,
+        _in_list(op, "extra_weights", extra_weights, "extra lattices", len(extra_lattices), logits),
     )
+
+
+def _with_same_pixels(op: str, logits: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns both; where shapes are unknown, they agree at run time (not so under XLA)."""
+    pixels = logits.shape[:-1], image.shape[:-1]
+    if all(shape.is_fully_defined() for shape in pixels):
+        return logits, image
+    of_logits, of_image = tf.shape(logits), tf.shape(image)
+    words = f"{op}: 'image' must have shape [batch, height, width, channels] of the logits"
+    alike = tf.reduce_all(tf.equal(of_logits[:3], of_image[:3]))
+    check = tf.debugging.Assert(alike, [f"{words}, got:", of_image, of_logits], 4)
+    with tf.control_dependencies([check]):
+        return tf.identity(logits), tf.identity(image)
 
 
 def method(op: str, value: Any) -> str:
@@ -339,14 +361,35 @@ def method(op: str, value: Any) -> str:
 
 
 def sdev(op: str, argument: str, value: Any, count: int, dtype: tf.DType) -> tf.Tensor:
-    """Returns standard deviations, one or `count` of them; those that are known are positive."""
+    """Returns standard deviations, one or `count` of them, positive and finite.
+
+    Values that are not known yet are checked at run time, under XLA not at all.
+    """
     numbers = value if isinstance(value, (list, tuple)) else [value]
-    if not tf.is_tensor(value) and all(isinstance(number, (int, float)) for number in numbers):
+    if all(isinstance(number, (int, float)) for number in numbers):
         for number in numbers:
             positive(op, argument, number)
-    tensor = floats(op, argument, value, dtype)
+    tensor = floats(op, argument, _python_integers(value), dtype)
     if not any(tensor.shape.is_compatible_with(shape) for shape in ([], [count])):
         raise ValueError(
             f"{op}: '{argument}' must be a number or {count} numbers, got {describe(tensor.shape)}"
         )
-    return tensor
+    known = tf.get_static_value(tensor)
+    if known is not None:
+        illegal = np.ravel(known)[~((np.ravel(known) > 0) & (np.ravel(known) < np.inf))]
+        if illegal.size:
+            refuse(op, argument, "be positive and finite", illegal[0])
+        return tensor  # not what is known: gradients go through it
+    legal = tf.reduce_all((tensor > 0) & tf.math.is_finite(tensor))
+    words = f"{op}: '{argument}' must be positive and finite, got"
+    with tf.control_dependencies([tf.debugging.Assert(legal, [words, tensor])]):
+        return tf.identity(tensor)
+
+
+def _python_integers(value: Any) -> Any:
+    """Returns numbers with the integers of numpy among them as Python's."""
+    if isinstance(value, (list, tuple)):
+        return [_python_integers(one) for one in value]
+    if isinstance(value, (np.integer, np.ndarray)) and value.dtype.kind in "iu":
+        return value.tolist()
+    return value

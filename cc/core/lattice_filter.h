@@ -159,6 +159,20 @@ inline void ForUnits(int64_t units, Fn&& fn) {
   fn(UnitCount<kMost>());
 }
 
+// Calls fn(UnitCount<corners>()), which is 0 for most: the corners of a position, and of a position
+// and a color, are worth code of their own.
+template <typename Fn>
+TFSEG_INLINE void ForCorners(int64_t corners, Fn&& fn) {
+  switch (corners) {
+    case 3:
+      return fn(UnitCount<3>());
+    case 6:
+      return fn(UnitCount<6>());
+    default:
+      return fn(UnitCount<0>());
+  }
+}
+
 // How the channels of a table are padded, and cut into chunks of nearly the same size.
 template <typename A>
 struct Columns {
@@ -269,12 +283,12 @@ TFSEG_INLINE void StoreChunk(const Registers<AccumulatorOf<T>, kUnits>& chunk, i
   }
 }
 
-// Brings into the caches what a chunk of a row lies in.
-template <typename T>
+// Brings into the caches what a chunk of a row lies in, for reading or for writing.
+template <bool kToWrite = false, typename T>
 TFSEG_INLINE void PrefetchRow(const T* from, int numbers) {
   const auto* byte = reinterpret_cast<const char*>(from);
   const int bytes = numbers * static_cast<int>(sizeof(T));
-  for (int at = 0; at < bytes; at += kLine) __builtin_prefetch(byte + at);
+  for (int at = 0; at < bytes; at += kLine) __builtin_prefetch(byte + at, kToWrite ? 1 : 0);
 }
 
 // --- Splat, blur, slice
@@ -301,64 +315,101 @@ struct VertexRange {
   uint32_t begin, size;  // vertices
   A* rows;               // of the table, from that of `begin` on
 
-  // Of `count` ranges with as many points each, if the lattice's lists say so.
-  VertexRange(const Table<A>& table, int64_t stride, int64_t number, int64_t count)
+  VertexRange(const Table<A>& table, int64_t stride, int64_t first, int64_t last)
       : vertices(table.image->vertices),
         weights(table.image->weights),
         scale(table.scale),
-        corners(table.image->corners) {
-    const Image& image = *table.image;
-    int64_t bounds[2] = {0, 0};
-    for (int64_t k = 1; k <= number + 1; ++k) {
-      const auto points = static_cast<int32_t>(image.entries() * k / count);
-      const int32_t* offsets = image.splat_offsets;
-      const int64_t vertex =
-          std::lower_bound(offsets, offsets + image.num_vertices, points) - offsets;
-      bounds[0] = bounds[1];
-      bounds[1] = k == count ? image.num_vertices : std::max(bounds[1], vertex);
+        corners(table.image->corners),
+        begin(static_cast<uint32_t>(first)),
+        size(static_cast<uint32_t>(last - first)),
+        rows(table.numbers + (first + 1) * stride) {}
+
+  // Whether it has any vertex of points [from, to).
+  bool HasAnyOf(int64_t from, int64_t to) const {
+    uint32_t least = size;
+    for (int64_t at = from * corners; at < to * corners; ++at) {
+      least = std::min(least, static_cast<uint32_t>(vertices[at]) - begin);
     }
-    begin = static_cast<uint32_t>(bounds[0]);
-    size = static_cast<uint32_t>(bounds[1] - bounds[0]);
-    rows = table.numbers + (bounds[0] + 1) * stride;
+    return least < size;
   }
 };
+
+// The vertices of all tables one after the other, cut into `count` parts with as many points each,
+// if the lattices' lists say so: the ranges of part `number`. Most threads have vertices of one
+// lattice only, and need not look at the others.
+template <typename A>
+std::vector<VertexRange<A>> RangesOf(const std::vector<Table<A>>& tables, int64_t stride,
+                                     int64_t number, int64_t count) {
+  int64_t entries = 0, before = 0;
+  for (const auto& table : tables) entries += table.image->entries();
+  std::vector<VertexRange<A>> ranges;
+  for (auto table = tables.rbegin(); table != tables.rend(); ++table) {
+    const Image& image = *table->image;
+    const int32_t* const offsets = image.splat_offsets;
+    int64_t bounds[2] = {0, 0};
+    for (int64_t k = 1; k <= number + 1; ++k) {
+      const int64_t points = entries * k / count - before;
+      int64_t vertex = image.num_vertices;
+      if (points < image.entries()) {
+        vertex = std::lower_bound(offsets, offsets + vertex, points) - offsets;
+      }
+      bounds[0] = bounds[1];
+      bounds[1] = std::max(bounds[1], vertex);
+    }
+    before += image.entries();
+    if (bounds[0] < bounds[1]) ranges.emplace_back(*table, stride, bounds[0], bounds[1]);
+  }
+  return ranges;
+}
 
 // Adds points to the vertices of all ranges, times their weights and scales. Points are read in
 // order and added to their vertices in the tables, which are few and near in the caches, rather
 // than gathered for each vertex from all over the image.
 template <typename T, int kUnits>
-void SplatRanges(const Rows<T>& values, int64_t column, int64_t stride, int64_t num_ranges,
-                 const VertexRange<AccumulatorOf<T>>* ranges) {
+void SplatRanges(const Rows<T>& values, int64_t column, int64_t stride,
+                 const std::vector<VertexRange<AccumulatorOf<T>>>& ranges) {
   using A = AccumulatorOf<T>;
   using R = Registers<A, kUnits>;
-  for (int64_t n = 0; n < num_ranges; ++n) {
-    for (int64_t vertex = 0; vertex < ranges[n].size; ++vertex) {
-      StoreChunk<A, kUnits>(R{}, R::kNumbers, ranges[n].rows + vertex * stride + column);
+  for (const auto& range : ranges) {
+    for (int64_t vertex = 0; vertex < range.size; ++vertex) {
+      StoreChunk<A, kUnits>(R{}, R::kNumbers, range.rows + vertex * stride + column);
     }
   }
   const int64_t wide = values.Wide(column, R::kNumbers);
-  for (int64_t point = 0; point < values.points; ++point) {
-    // The processor's own prefetching ends with a page.
-    PrefetchRow(values.at(std::min(point + kPointsAhead, values.points - 1)) + column, R::kNumbers);
-    const R row = LoadChunk<A, kUnits>(values, point, column, wide);
-    for (int64_t n = 0; n < num_ranges; ++n) {
-      const VertexRange<A>& range = ranges[n];
-      const int64_t corners = range.corners;
-      const uint32_t begin = range.begin, size = range.size;
-      const int32_t* vertices = range.vertices + point * corners;
-      const float* weights = range.weights + point * corners;
-      const A factor = range.scale == nullptr ? A(1) : range.scale[point];
-      A* const first = range.rows + column;
-      for (int64_t corner = 0; corner < corners; ++corner) {
-        // The others are other threads'. Those that do not exist are found in Slice.
-        const uint32_t vertex = static_cast<uint32_t>(vertices[corner]) - begin;
-        if (vertex >= size) continue;
-        const A weight = static_cast<A>(weights[corner]) * factor;
-        A* to = first + vertex * stride;
-        for (int k = 0; k < R::kCount; ++k) {
-          StoreVector<A>(LoadVector(to + k * R::kWidth) + weight * row.v[k], to + k * R::kWidth);
+  constexpr int64_t kBlock = 16;  // points
+  for (int64_t begin = 0; begin < values.points; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, values.points);
+    bool first = true;
+    for (const VertexRange<A>& range : ranges) {
+      if (!range.HasAnyOf(begin, end)) continue;
+      const uint32_t of_begin = range.begin, size = range.size;
+      A* const rows = range.rows + column;
+      ForCorners(range.corners, [&](auto known) {
+        const int64_t corners = known() == 0 ? range.corners : known();
+        for (int64_t point = begin; point < end; ++point) {
+          // The processor's own prefetching ends with a page.
+          if (first) {
+            PrefetchRow(values.at(std::min(point + kPointsAhead, values.points - 1)) + column,
+                        R::kNumbers);
+          }
+          const R row = LoadChunk<A, kUnits>(values, point, column, wide);
+          const A factor = range.scale == nullptr ? A(1) : range.scale[point];
+          const int32_t* vertices = range.vertices + point * corners;
+          const float* weights = range.weights + point * corners;
+          for (int64_t corner = 0; corner < corners; ++corner) {
+            // The others are other threads'. Those that do not exist are found in Slice.
+            const uint32_t vertex = static_cast<uint32_t>(vertices[corner]) - of_begin;
+            if (vertex >= size) continue;
+            const A weight = static_cast<A>(weights[corner]) * factor;
+            A* to = rows + vertex * stride;
+            for (int k = 0; k < R::kCount; ++k) {
+              StoreVector<A>(LoadVector(to + k * R::kWidth) + weight * row.v[k],
+                             to + k * R::kWidth);
+            }
+          }
         }
-      }
+      });
+      first = false;
     }
   }
 }
@@ -376,13 +427,9 @@ void Splat(const Context& context, const Rows<T>& values,
   const int64_t cost = values.points * corners * columns.units() / count;
   ParallelFor(context.threads, count, cost, [&](int64_t from, int64_t to) {
     for (int64_t number = from; number < to; ++number) {
-      std::vector<VertexRange<A>> ranges;
-      for (const auto& table : tables) {
-        ranges.emplace_back(table, columns.stride(), number, count);
-      }
+      const auto ranges = RangesOf(tables, columns.stride(), number, count);
       columns.ForChunks([&](int64_t column, auto units) {
-        SplatRanges<T, units()>(values, column, columns.stride(),
-                                static_cast<int64_t>(ranges.size()), ranges.data());
+        SplatRanges<T, units()>(values, column, columns.stride(), ranges);
       });
     }
   });
@@ -496,13 +543,13 @@ void BlurAndMix(const Context& context, const Image& image, const Columns<A>& co
   std::swap(*table, *spare);
 }
 
-// Adds to `sums` what a point reads in a table's columns from `column` on.
-template <typename A, int kUnits>
-TFSEG_INLINE void SliceOnto(const Table<A>& table, int64_t point, int64_t column, int64_t stride,
-                            Registers<A, kUnits>* sums) {
+// SliceOnto with a number of corners that is known, or 0.
+template <typename A, int kUnits, int kCorners>
+TFSEG_INLINE void SliceCorners(const Table<A>& table, int64_t point, int64_t column, int64_t stride,
+                               Registers<A, kUnits>* sums) {
   using R = Registers<A, kUnits>;
   const Image& image = *table.image;
-  const int64_t corners = image.corners;
+  const int64_t corners = kCorners == 0 ? image.corners : kCorners;
   const int32_t* vertices = image.vertices + point * corners;
   const float* weights = image.weights + point * corners;
   const auto num_vertices = static_cast<uint32_t>(image.num_vertices);
@@ -512,14 +559,22 @@ TFSEG_INLINE void SliceOnto(const Table<A>& table, int64_t point, int64_t column
   for (int64_t corner = 0; corner < corners; ++corner) {
     const auto vertex = static_cast<uint32_t>(vertices[corner]);
     if (__builtin_expect(vertex >= num_vertices, false)) {
-      image.Note(Fault::kVertex, (image.b * image.points + point) * corners + corner);
-      continue;
+      return image.Note(Fault::kVertex, (image.b * image.points + point) * corners + corner);
     }
     const A weight = static_cast<A>(weights[corner]) * scale;
     const A* row = first + vertex * stride;
     for (int k = 0; k < R::kCount; ++k) own.v[k] += weight * LoadVector(row + k * R::kWidth);
   }
   *sums = own;
+}
+
+// Adds to `sums` what a point reads in a table's columns from `column` on.
+template <typename A, int kUnits>
+TFSEG_INLINE void SliceOnto(const Table<A>& table, int64_t point, int64_t column, int64_t stride,
+                            Registers<A, kUnits>* sums) {
+  ForCorners(table.image->corners, [&](auto known) __attribute__((always_inline)) {
+    SliceCorners<A, kUnits, known()>(table, point, column, stride, sums);
+  });
 }
 
 // --- Sums and largest of a row

@@ -329,7 +329,7 @@ class Step {
                   int64_t end, T* output) const {
     using Softmax = SoftmaxRows<A, kUnits>;
     constexpr int kNumbers = Registers<A, kUnits>::kNumbers;
-    const int64_t channels = columns_.channels, stride = columns_.stride();
+    const int64_t channels = columns_.channels;
     const int64_t wide = unary.Wide(0, kNumbers);
     const A* const of_last_unit = counts();
     // What a whole chunk writes too much is the beginning of the next point, which comes after it.
@@ -341,7 +341,7 @@ class Step {
     if (params_.logits) {
       for (int64_t point = begin; point < end; ++point) {
         auto row = LoadChunk<A, kUnits>(unary, point, 0, wide);
-        SliceAll<kUnits>(tables, point, 0, stride, &row);
+        SliceAll<kUnits>(tables, point, 0, kNumbers, &row);
         store(point, row);
       }
       return;
@@ -350,8 +350,12 @@ class Step {
     for (int64_t first = begin; first < end; first += Softmax::kPoints) {
       const int count = static_cast<int>(std::min<int64_t>(Softmax::kPoints, end - first));
       for (int n = 0; n < count; ++n) {
+        // The processor's own prefetching ends with a page.
+        const int64_t later = std::min(first + n + lattice_filter::kPointsAhead, points_ - 1);
+        lattice_filter::PrefetchRow(unary.at(later), kNumbers);
+        lattice_filter::PrefetchRow<true>(output + later * channels, kNumbers);
         auto row = LoadChunk<A, kUnits>(unary, first + n, 0, wide);
-        SliceAll<kUnits>(tables, first + n, 0, stride, &row);
+        SliceAll<kUnits>(tables, first + n, 0, kNumbers, &row);
         softmax.Put(n, of_last_unit, row);
       }
       softmax.Normalize(count);
@@ -366,8 +370,11 @@ class Step {
       for (int64_t n = from; n < to; ++n) {
         A* row = long_rows_ + n * columns_.stride();
         for (int64_t point = n * block; point < std::min(points_, (n + 1) * block); ++point) {
+          const int64_t later = std::min(point + kLongAhead, points_ - 1);
           columns_.ForChunks([&](int64_t column, auto units) {
             constexpr int kNumbers = Registers<A, units()>::kNumbers;
+            lattice_filter::PrefetchRow(unary.at(later) + column, kNumbers);
+            lattice_filter::PrefetchRow<true>(output + later * channels + column, kNumbers);
             auto logits = LoadChunk<A, units()>(unary, point, column, unary.Wide(column, kNumbers));
             SliceAll<units()>(tables, point, column, columns_.stride(), &logits);
             StoreChunk<A, units()>(logits, kNumbers, row + column);
@@ -586,6 +593,7 @@ class Step {
   }
 
   static constexpr int64_t kLongBlocks = 64;
+  static constexpr int64_t kLongAhead = 4;  // points
 
   const Params& params_;
   const Context& context_;

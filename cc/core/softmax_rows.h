@@ -41,12 +41,12 @@ struct SoftmaxRows {
     constexpr int kLast = R::kCount - kRegisters;
     HidePadding(counts, row.v + kLast);
     Vector<A> fold[kRegisters];
-    for (int r = 0; r < kRegisters; ++r) fold[r] = row.v[r];
-    for (int k = kRegisters; k < R::kCount; ++k) {
-      fold[k % kRegisters] = Larger(fold[k % kRegisters], row.v[k]);
+    for (int k = 0; k < R::kCount; ++k) {
+      const Vector<A> lanes = row.v[k];
+      fold[k % kRegisters] = k < kRegisters ? lanes : Larger(fold[k % kRegisters], lanes);
+      StoreVector<A>(lanes, rows + n * R::kNumbers + k * R::kWidth);
     }
     largest[n] = Fold<A>(fold, [](const auto& a, const auto& b) { return Larger(a, b); });
-    StoreChunk<A, kUnits>(row, R::kNumbers, rows + n * R::kNumbers);
   }
 
   // Of the first `count` points. Then Get gives their probabilities.

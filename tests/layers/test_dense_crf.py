@@ -157,6 +157,70 @@ def test_only_the_output_follows_the_policy(policy: str) -> None:
     assert spec.dtype == dtype
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+@pytest.mark.parametrize("in_model", [False, True])
+def test_no_policy_makes_weights_half_precision(policy: str, in_model: bool) -> None:
+    # Numbers that half precision has not.
+    numbers = {"bilateral_spatial_sdev": 20.3, "bilateral_color_sdev": 30.7, "spatial_weight": 10.3}
+    logits, image = small_logits(), small_image(np.float32)
+    layer = DenseCRF(1, learn_bandwidths=True, dtype=policy, **numbers)
+    if in_model:
+        # Of float32, but for the layer.
+        inputs = [keras.Input(logits.shape[1:]), keras.Input(image.shape[1:])]
+        result = keras.Model(inputs, layer(inputs))([logits, image], training=True)
+    else:
+        result = layer([logits, image], training=True)
+    assert {v.dtype for v in layer.variables} == {"float32"}
+    expected = ops.dense_crf(logits, image, 1, **numbers)
+    half = tf.cast(expected, layer.compute_dtype)
+    # What is rounded to half precision is the result alone.
+    np.testing.assert_allclose(tf.cast(result, tf.float32), tf.cast(half, tf.float32), 8e-3, 1e-3)
+
+
+def test_two_replicas_learn_what_one_learns() -> None:
+    output = run_python(
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+
+        import keras
+        from helpers.crf_cases import small_image, small_logits
+        from tfseg_ops.layers import DenseCRF, MeanFieldStep
+
+        logits, image = small_logits(batch=4), small_image(batch=4)
+        labels = logits.argmax(-1).astype(np.uint8)
+        data = tf.data.Dataset.from_tensor_slices(((logits, image), labels)).batch(4)
+
+        def weights(strategy):
+            with strategy.scope():
+                inputs = keras.Input(logits.shape[1:]), keras.Input(image.shape[1:], dtype="uint8")
+                refined = DenseCRF(2, learn_bandwidths=True, learn_compatibility=True)(inputs)
+                places = keras.layers.Reshape([-1, 3])(keras.layers.Rescaling(1 / 50)(inputs[1]))
+                q = keras.layers.Softmax()(refined)
+                q = MeanFieldStep(2.0)([q, refined, places])
+                model = keras.Model(inputs, q)
+                loss = keras.losses.SparseCategoricalCrossentropy()
+                model.compile(keras.optimizers.SGD(0.5), loss, jit_compile=False)
+            model.fit(data, epochs=2, verbose=0)
+            return model.get_weights()
+
+        mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        assert mirrored.num_replicas_in_sync == 2
+        replicated = weights(mirrored)
+        alone = weights(tf.distribute.get_strategy())
+        assert len(alone) == 7
+        for one, two in zip(alone, replicated, strict=True):
+            np.testing.assert_allclose(two, one, 1e-4, 1e-5)
+        print("same")
+        """
+    )
+    assert output.split()[-1] == "same"
+
+
 def test_config_makes_the_same_layer() -> None:
     layer = DenseCRF(
         3,

@@ -325,23 +325,31 @@ def test_lattice_gradients_are_those_of_its_own_central_differences(
 
 @pytest.mark.parametrize("path", NATIVE_AND_PORTABLE)
 @pytest.mark.parametrize("normalization", ["symmetric", "after", "before"])
+@pytest.mark.parametrize(
+    ("numbers", "weights", "iterations", "bounds"),
+    [((3, 30, 60), WEIGHTS, 2, (0.35, 0.5)), ((3, 80, 13), (0.5, 0.5), 5, (0.6, 0.3))],
+    ids=["few iterations", "small weights"],
+)
 def test_lattice_gradients_to_image_and_sdevs_are_near_the_exact_ones(
-    normalization: str, path: str
+    numbers: Any,
+    weights: Any,
+    iterations: int,
+    bounds: tuple[float, float],
+    normalization: str,
+    path: str,
 ) -> None:
-    """Relative errors in the norm: 0.19 to 0.23 were measured for the image, 0.11 to 0.38 for the
-    three standard deviations. Elsewhere it was 0.13 to 0.41 for the image.
-    """
+    """Relative errors in the norm. Not so with large weights and more iterations: see the op."""
     size: dict[str, Any] = {"batch": 1, "height": 24, "width": 24}
     logits, image = small_logits(**size), small_image(np.float32, **size)
     upstream = np.random.default_rng(7).normal(size=logits.shape).astype(np.float32)
-    numbers = [np.float32(number) for number in (3, 30, 60)]
+    numbers = [np.float32(number) for number in numbers]
 
     def gradients(method: str) -> Any:
         def run(image: tf.Tensor, *sdevs: tf.Tensor) -> list[tf.Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch([image, *sdevs])
                 keywords: Any = {"normalization": normalization, "method": method}
-                refined = ops.dense_crf(logits, image, 2, *sdevs, *WEIGHTS, **keywords)
+                refined = ops.dense_crf(logits, image, iterations, *sdevs, *weights, **keywords)
                 marginals = tf.nn.softmax(refined)
             return tape.gradient(marginals, [image, *sdevs], output_gradients=upstream)
 
@@ -351,8 +359,8 @@ def test_lattice_gradients_to_image_and_sdevs_are_near_the_exact_ones(
 
     pairs = zip(gradients("lattice"), gradients("exact"), strict=True)
     errors = [np.linalg.norm(one - other) / np.linalg.norm(other) for one, other in pairs]
-    assert errors[0] < 0.35
-    assert errors[1] < 0.5
+    assert errors[0] < bounds[0]
+    assert errors[1] < bounds[1]
 
 
 @pytest.mark.parametrize("method", ["lattice", "exact"])
@@ -364,12 +372,26 @@ def test_extreme_logits_stay_finite(method: str) -> None:
 
 
 PEAK = """
+import sys
 import tensorflow as tf
 
 tf.config.threading.set_intra_op_parallelism_threads(2)
 from skimage.data import astronaut
 from helpers.memory import peak
 from tfseg_ops import ops
+
+iterations, backward = int(sys.argv[1]), sys.argv[2] == "backward"
+
+@tf.function(reduce_retracing=True, autograph=False)
+def refine(logits, image):
+    weights = tf.constant(3.0), tf.constant(10.0)
+    with tf.GradientTape() as tape:
+        if backward:
+            tape.watch([logits, weights])
+        refined = ops.dense_crf(
+            logits, image, iterations, spatial_weight=weights[0], bilateral_weight=weights[1]
+        )
+    return tape.gradient(refined, [logits, weights])[0] if backward else refined
 
 def run(height, width):
     image = tf.constant(astronaut()[None, :height, :width])
@@ -378,13 +400,117 @@ def run(height, width):
     refine(logits, image)[0, 0, 0].numpy()
     return peak() - before
 
-refine = tf.function(lambda l, i: ops.dense_crf(l, i, 10), reduce_retracing=True, autograph=False)
 run(24, 32)
 print(run(375, 500), 375 * 500 * 21 * 4)
 """
 
 
 @pytest.mark.skipif(EMULATED, reason="a GPU has a memory of its own")
-def test_memory_of_a_photograph_is_under_six_times_the_logits() -> None:
-    more, logits = map(int, run_python(PEAK).split())
-    assert more < 6 * logits
+@pytest.mark.parametrize(
+    ("iterations", "direction", "times"), [(10, "forward", 6), (5, "backward", 15)]
+)
+def test_memory_of_a_photograph_is_bounded(iterations: int, direction: str, times: int) -> None:
+    more, logits = map(int, run_python(PEAK, iterations, direction).split())
+    assert more < times * logits
+
+
+@pytest.mark.parametrize("path", ["graph", "portable"])
+@pytest.mark.parametrize("method", ["lattice", "exact"])
+@pytest.mark.parametrize("shape", [(2, 9, 7, 3), (1, 7, 9, 3), (2, 7, 8, 3)], ids=str)
+def test_image_of_other_pixels_is_named_at_run_time(
+    shape: tuple[int, ...], method: str, path: str
+) -> None:
+    logits, image = np.zeros((2, 7, 9, 4), np.float32), np.zeros(shape, np.uint8)
+
+    def build(_: Any) -> Any:
+        specs = [tf.TensorSpec([None] * 3 + [4]), tf.TensorSpec([None] * 3 + [3], tf.uint8)]
+        run = tf.function(crf(method=method), input_signature=specs)
+        run.get_concrete_function()
+        return run
+
+    run = RUNNERS["portable" if path == "portable" else "eager"](build, [logits])
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        run(logits, image)
+    words = "dense_crf: 'image' must have shape [batch, height, width, channels] of the logits"
+    assert words in str(caught.value).replace("\\", "")
+
+
+SDEV_NAMES = ("spatial_sdev", "bilateral_spatial_sdev", "bilateral_color_sdev")
+
+
+@pytest.mark.parametrize("method", ["lattice", "exact"])
+@pytest.mark.parametrize("name", SDEV_NAMES)
+@pytest.mark.parametrize("number", [-1.0, 0.0, np.inf, np.nan])
+def test_standard_deviations_that_are_not_positive_are_named(
+    number: float, name: str, method: str
+) -> None:
+    words = f"dense_crf: '{name}' must be positive and finite, got"
+    count = 3 if name == "bilateral_color_sdev" else 2
+    vector = np.float32([*[1.0] * (count - 1), number])
+    arrays = [np.float32(number), np.array(number), vector]
+    for value in [*arrays, *map(tf.constant, arrays), tf.Variable(vector)]:
+        with pytest.raises(ValueError, match=f"{words} {number}"):
+            crf(method=method, **{name: value})(small_logits(), small_image())
+    for value in arrays:
+        run = tf.function(lambda s: crf(method=method, **{name: s})(small_logits(), small_image()))
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            run(tf.constant(value))
+        assert words in str(caught.value).replace("\\", "")
+
+
+def test_standard_deviations_may_be_integers_of_numpy() -> None:
+    logits, image = small_logits(), small_image()
+    for value, same in (
+        (np.int64(3), 3.0),
+        (np.array([3, 4]), (3.0, 4.0)),
+        ([np.int32(3), np.float32(4)], (3.0, 4.0)),
+    ):
+        expected = crf(spatial_sdev=same)(logits, image).numpy()
+        assert_same_bits(crf(spatial_sdev=value)(logits, image).numpy(), expected)
+
+
+@pytest.mark.parametrize("path", ["eager", "graph", "xla", "portable"])
+def test_gradients_go_through_checked_standard_deviations(path: str) -> None:
+    """To tensors whose values are known, to variables and to what a function is given."""
+    variables = [tf.Variable(number) for number in SDEVS]
+
+    def gradients(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        found = []
+        for sdevs in (tensors, variables):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                named = dict(zip(SDEV_NAMES, sdevs, strict=True))
+                refined = crf(**named, method="exact")(small_logits(), small_image(np.float32))
+                loss = tf.reduce_sum(refined[..., 0])
+            found += tape.gradient(loss, sdevs)
+        return found
+
+    found = RUNNERS[path](gradients, [np.float32(number) for number in SDEVS])
+    to_tensors, to_variables = np.split(np.array(found), 2)
+    assert (to_tensors != 0).all()
+    np.testing.assert_allclose(to_variables, to_tensors, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("path", ["eager", "graph", "portable"])
+def test_extra_weights_may_be_one_tensor(path: str) -> None:
+    logits = small_logits()
+    points = np.random.default_rng(0).normal(size=(2, 72, 2)).astype(np.float32)
+
+    def run(logits: tf.Tensor, points: tf.Tensor, weights: Any) -> tf.Tensor:
+        lattices = [ops.permutohedral_lattice(points), ops.permutohedral_lattice(points / 2)]
+        return ops.dense_crf(logits, None, extra_lattices=lattices, extra_weights=weights)
+
+    weights = np.float32([[1.0, 2.0, 3.0], [0.5, 0.6, 0.7]])
+    expected = run(logits, points, list(weights))
+    assert_close(RUNNERS[path](run, [logits, points, weights]), expected)
+    assert_close(run(logits, points, weights), expected)
+    with pytest.raises(ValueError, match="'extra_weights' must have one for each of 2 extra "):
+        run(logits, points, tf.constant([1.0]))
+    with pytest.raises(TypeError, match="'extra_weights' must be a list of weights, got NoneType"):
+        run(logits, points, None)
+
+
+def test_normalization_that_is_no_name_is_named() -> None:
+    words = "dense_crf: 'normalization' must be symmetric, before, after or none, got None"
+    with pytest.raises(ValueError, match=words):
+        crf(normalization=None)(small_logits(), small_image())

@@ -201,3 +201,21 @@ def test_probabilities_stay_probabilities_for_extreme_logits() -> None:
     result = ops.mean_field_step(q, unary, lattices, [3.0, 10.0]).numpy()
     assert_close(result.sum(-1), np.ones(result.shape[:2], np.float32))
     assert_close(result[1, :3, 0], np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("value", [None, 3, [None]], ids=str)
+def test_normalization_that_is_no_name_is_named(value: Any) -> None:
+    q, unary = q_and_unary()
+    lattice = ops.permutohedral_lattice(clouds()[0])
+    words = "mean_field_step: 'normalization' must be symmetric, before, after or none, got "
+    with pytest.raises(ValueError, match=words):
+        ops.mean_field_step(q, unary, lattice, 1.0, None, value)
+
+
+@pytest.mark.parametrize("value", [None, "many"])
+def test_weights_that_are_no_list_are_named(value: Any) -> None:
+    q, unary = q_and_unary()
+    lattice = ops.permutohedral_lattice(clouds()[0])
+    words = f"'kernel_weights' must be a list of weights, got {type(value).__name__}"
+    with pytest.raises(TypeError, match=words):
+        ops.mean_field_step(q, unary, lattice, value)

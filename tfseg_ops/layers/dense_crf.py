@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfseg_ops import _checks, _crf_checks, ops
 from tfseg_ops.layers.mean_field_step import (
+    add_weight,
     compatibility_matrix,
     constant,
     kernel_weight,
@@ -30,8 +31,9 @@ class DenseCRF(keras.layers.Layer):
     with nothing learned a fixed refinement. The image and all weights are never cast to half
     precision, the output is.
 
-    Bandwidths that are learned are kept as their logarithms, so they stay positive. A weight of 0
-    leaves its kernel out, unless weights are learned.
+    Bandwidths that are learned are kept as their logarithms, so they stay positive; see there how
+    far their gradients are from exact ones. A weight of 0 leaves its kernel out, unless weights are
+    learned.
 
     Args:
         num_iterations: in training.
@@ -120,10 +122,9 @@ class DenseCRF(keras.layers.Layer):
         if self.learn_bandwidths:
             for name in _SDEVS:
                 start = getattr(self, name)
-                self._log_sdevs[name] = self.add_weight(
-                    shape=(len(start),) if isinstance(start, list) else (),
-                    initializer=constant(np.log(start)),
-                    name=f"log_{name}",
+                shape = (len(start),) if isinstance(start, list) else ()
+                self._log_sdevs[name] = add_weight(
+                    self, f"log_{name}", shape, constant(np.log(start))
                 )
 
     def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:

@@ -166,11 +166,8 @@ def kernel_weight(layer: Any, name: str, value: float, classes: int) -> Any:
     """Returns a variable if weights are learned, else the number itself."""
     if not layer.learn_weights:
         return value
-    return layer.add_weight(
-        shape=(classes,) if layer.per_class_weights else (),
-        initializer=keras.initializers.Constant(value),
-        name=name,
-    )
+    shape = (classes,) if layer.per_class_weights else ()
+    return add_weight(layer, name, shape, keras.initializers.Constant(value))
 
 
 def compatibility_matrix(layer: Any, classes: int) -> Any:
@@ -184,10 +181,18 @@ def compatibility_matrix(layer: Any, classes: int) -> Any:
     if not layer.learn_compatibility:
         return given
     start = 1 - np.eye(classes) if given is None else np.array(given)
+    return add_weight(layer, "compatibility", (classes, classes), constant(start))
+
+
+def add_weight(layer: Any, name: str, shape: tuple[int, ...], initializer: Any) -> Any:
+    """Returns a variable that no policy makes half precision."""
+    # The layer's own autocast=False is not enough: Keras opens a scope of its policy all the same.
     return layer.add_weight(
-        shape=(classes, classes),
-        initializer=constant(start),
-        name="compatibility",
+        shape=shape,
+        initializer=initializer,
+        dtype="float64" if layer.variable_dtype == "float64" else "float32",
+        autocast=False,
+        name=name,
     )
 
 

@@ -9,8 +9,6 @@ from tfseg_ops import _crf_checks, _gradients, _library, _portable
 from tfseg_ops.pure_tf.mean_field_step import step as portable_step
 from tfseg_ops.pure_tf.permutohedral_lattice import Lattice
 
-_NORMALIZATIONS = ("none", "before", "after", "symmetric")  # core's numbers
-
 
 def mean_field_step(
     q: Any,
@@ -87,7 +85,7 @@ def step(args: _crf_checks.Step, logits: bool = False) -> tf.Tensor:
         unary=args.unary,
         mixing=args.mixing,
         **_by_member(args.lattices),
-        normalizations=[_NORMALIZATIONS.index(name) for name in args.normalizations],
+        normalizations=[_crf_checks.NORMALIZATIONS.index(name) for name in args.normalizations],
         diagonal=args.mixing.shape.rank == 2,
         logits=logits,
     )

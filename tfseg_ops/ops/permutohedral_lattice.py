@@ -35,8 +35,10 @@ def permutohedral_lattice(features: Any) -> Lattice:
     Raises:
         TypeError: the features are not floating.
         ValueError, tf.errors.InvalidArgumentError: another shape, or (at run time) a feature that
-            is not finite or over 100000 in size. Under XLA this runs on compiled kernels only, not
-            inside `tfseg_ops.portable()`.
+            is not finite or over 100000 in size; in 7 and 8 dimensions also an image whose features
+            spread so wide that a vertex needs more than 128 bits (not inside
+            `tfseg_ops.portable()`). Under XLA this runs on compiled kernels only, not inside
+            `portable()`.
 
     Example:
         >>> lattice = permutohedral_lattice(features / sdev)

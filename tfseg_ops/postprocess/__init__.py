@@ -2,13 +2,17 @@
 
 A script that says `import pydensecrf.densecrf as dcrf` runs as it is, only faster, with `import
 tfseg_ops.postprocess as dcrf` instead, and so do `from tfseg_ops.postprocess import utils` and
-`from tfseg_ops.postprocess.utils import unary_from_labels`. Marginals agree to 1e-3. What is
-different:
+`from tfseg_ops.postprocess.utils import unary_from_labels`. Marginals agree to 1e-3, with
+`NO_NORMALIZATION` and the usual `compat` to 6e-3: unnormalized messages are hundreds of times as
+large, and so is what float32 rounds off. What is different:
 
 - Matrices come as numpy arrays `[nlabels, nvar]`, no longer as Eigen matrices to be converted.
 - Arrays need not be C-contiguous, nor float32; features have at most 8 dimensions.
 - Wrong shapes and labels raise errors that name the argument, where pydensecrf may read beyond the
   end of an array.
+- `inference(-1)` is refused, where pydensecrf returns the start.
+- `startInference` without a unary gives uniform marginals, where pydensecrf gives an array that is
+  not set.
 - There is nothing to learn here, as there is not in pydensecrf's Python either, so the kernel types
   (`CONST_KERNEL`, `DIAG_KERNEL`, `FULL_KERNEL`) make no difference.
 

@@ -2,6 +2,8 @@
 
 import enum
 
+from tfseg_ops._crf_checks import NORMALIZATIONS
+
 
 class KernelType(enum.IntEnum):
     """Which parameters of a kernel could be learned: none, its diagonal, all."""
@@ -22,4 +24,4 @@ class NormalizationType(enum.IntEnum):
     @property
     def core_name(self) -> str:
         """The name of it in `ops.mean_field_step`."""
-        return ("none", "before", "after", "symmetric")[self]
+        return NORMALIZATIONS[self]

@@ -98,8 +98,8 @@ class DenseCRF:
         Returns:
             Probabilities `[nlabels, nvar]`, float32, points being contiguous in memory.
         """
-        if not niter >= 0:
-            where = self._where("inference")
+        where = self._where("inference")
+        if not _arrays.real(where, "niter", niter, []) >= 0:
             raise ValueError(f"{where}: 'niter' must not be negative, got {niter}")
         q, spare = self._start(), None
         mixing = self._mixing()
@@ -108,20 +108,26 @@ class DenseCRF:
         return q[0].T
 
     def startInference(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns `Q`, `[nlabels, nvar]`, before the first step, and two arrays for nothing."""
+        """Returns `Q`, `[nlabels, nvar]`, before the first step, and two arrays for nothing.
+
+        `Q` is the softmax of the unary; without one it is uniform.
+        """
         return self._start()[0].T, np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
 
     def stepInference(self, Q: np.ndarray, tmp1: Any = None, tmp2: Any = None) -> None:
         """Does one step in place.
 
         Args:
-            Q: what `startInference` returned; it receives the new marginals.
+            Q: what `startInference` returned, or another floating array; it receives the new
+                marginals.
             tmp1: not used.
             tmp2: not used.
         """
         where = self._where("stepInference")
         if not isinstance(Q, np.ndarray):
             raise TypeError(f"{where}: 'Q' must be a numpy array to write to, got {type(Q)}")
+        if Q.dtype.kind != "f":  # others would cut marginals off
+            raise TypeError(f"{where}: 'Q' must be a floating array, got {Q.dtype}")
         Q[...] = self._step(self._points_first(where, Q), self._mixing())[0].T
 
     def klDivergence(self, Q: Any) -> float:
