@@ -3,7 +3,6 @@
 Exit status 0 when all is well; 1, with the command that repairs it, when something is wrong.
 """
 
-import importlib
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -77,10 +76,7 @@ def _ops_library() -> str:
 
 def _core_level() -> str:
     _library.load_ops()
-    try:
-        core = importlib.import_module("tfseg_ops._core")
-    except ImportError as error:
-        raise ImportError(_library.mismatch_message(tf.__version__, f" ({error})")) from None
+    core = _library.load_core()
     return f"{core.level()}, {core.num_threads()} threads for numpy"
 
 

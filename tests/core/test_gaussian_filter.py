@@ -142,22 +142,19 @@ def test_infinities_stay_in_their_channel(core: Core) -> None:
     assert_same_bits(np.delete(after, 4, axis=2), np.delete(before, 4, axis=2))
 
 
+@pytest.mark.usefixtures("same_threads_afterwards")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=name_of)
 def test_number_of_threads_changes_no_bit(core: Core, dtype: Any) -> None:
     values, lattice = case(core, 5, 37, dtype, 3000)
-    before = core.num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 5):
-            core.set_num_threads(threads)
-            results.append(
-                (
-                    core.gaussian_filter(values, lattice),
-                    core.gaussian_filter_features_grad(values, lattice, values[:, ::-1]),
-                )
+    results = []
+    for threads in (1, 2, 5):
+        core.set_num_threads(threads)
+        results.append(
+            (
+                core.gaussian_filter(values, lattice),
+                core.gaussian_filter_features_grad(values, lattice, values[:, ::-1]),
             )
-    finally:
-        core.set_num_threads(before)
+        )
     for result in results[1:]:
         for one, wanted in zip(result, results[0], strict=True):
             assert_same_bits(one, wanted)
@@ -245,22 +242,19 @@ def test_wrong_index_is_an_error_that_names_it(core: Core, wrong: str) -> None:
         assert str(caught.value).endswith("image 1")
 
 
+@pytest.mark.usefixtures("same_threads_afterwards")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_lists_by_vertex_only_share_out_the_work(core: Core, threads: int) -> None:
     """Whatever they hold, nothing is read or written beyond the arrays, nor summed twice."""
     values, lattice = case(core, 3, 5)
     expected = core.gaussian_filter(values, lattice)
     generator = np.random.default_rng(threads)
-    before = core.num_threads()
-    try:
-        core.set_num_threads(threads)
-        for _ in range(20):
-            parts = list(lattice)
-            for k in (3, 5):
-                parts[k] = generator.integers(-(2**31), 2**31, lattice[k].shape, np.int32)
-            assert_same_bits(core.gaussian_filter(values, parts), expected)
-    finally:
-        core.set_num_threads(before)
+    core.set_num_threads(threads)
+    for _ in range(20):
+        parts = list(lattice)
+        for k in (3, 5):
+            parts[k] = generator.integers(-(2**31), 2**31, lattice[k].shape, np.int32)
+        assert_same_bits(core.gaussian_filter(values, parts), expected)
 
 
 @pytest.mark.parametrize(

@@ -223,18 +223,15 @@ def everything(core: Core, case: Case) -> list[np.ndarray]:
     return [output, *grads[:3], *grads.features]
 
 
+@pytest.mark.usefixtures("same_threads_afterwards")
 @pytest.mark.parametrize("full", [False, True], ids=["diagonal", "matrices"])
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=name_of)
 def test_number_of_threads_changes_no_bit(core: Core, dtype: Any, full: bool) -> None:
     case = case_of(core, 21, dtype, full=full, points=2500)
-    before = core.num_threads()
     results = []
-    try:
-        for threads in (1, 2, 5):
-            core.set_num_threads(threads)
-            results.append(everything(core, case))
-    finally:
-        core.set_num_threads(before)
+    for threads in (1, 2, 5):
+        core.set_num_threads(threads)
+        results.append(everything(core, case))
     for result in results[1:]:
         for one, wanted in zip(result, results[0], strict=True):
             assert_same_bits(one, wanted)

@@ -1,7 +1,6 @@
 """The core's loops: one result for any number of threads, callers that never hang, forks."""
 
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,7 @@ from helpers.tolerances import FLOAT_DTYPES, assert_same_bits, name_of
 
 Core = types.ModuleType
 
-
-@pytest.fixture(autouse=True)
-def same_threads_afterwards(core: Core) -> Iterator[None]:
-    """Puts back the number of threads that the other tests run with."""
-    before = core.num_threads()
-    yield
-    core.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("same_threads_afterwards")
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -148,22 +148,19 @@ def photograph(generator: np.random.Generator, points: int, batch: int = 1) -> n
     return np.concatenate([positions, colours / 13], axis=-1).astype(np.float32)
 
 
+@pytest.mark.usefixtures("same_threads_afterwards")
 @pytest.mark.parametrize("points", [BAND - 1, BAND, BAND + 1, 3 * BAND + 100])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_bits_are_the_same_for_any_number_of_threads(core: Core, batch: int, points: int) -> None:
     features = photograph(np.random.default_rng(0), points, batch)
-    before = core.num_threads()
-    try:
-        core.set_num_threads(1)
-        expected = list(members(core.permutohedral_lattice(features)))
-        for count in (2, 3, 4):
-            core.set_num_threads(count)
-            for (_, one), (_, wanted) in zip(
-                members(core.permutohedral_lattice(features)), expected, strict=True
-            ):
-                assert_same_bits(one, wanted)
-    finally:
-        core.set_num_threads(before)
+    core.set_num_threads(1)
+    expected = list(members(core.permutohedral_lattice(features)))
+    for count in (2, 3, 4):
+        core.set_num_threads(count)
+        for (_, one), (_, wanted) in zip(
+            members(core.permutohedral_lattice(features)), expected, strict=True
+        ):
+            assert_same_bits(one, wanted)
 
 
 def test_bands_are_merged_in_their_order(core: Core) -> None:

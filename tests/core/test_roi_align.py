@@ -3,7 +3,7 @@
 import math
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -412,14 +412,6 @@ def test_many_boxes_on_large_maps_are_the_oracles(
         assert_close_sums(one, wanted, magnitudes)
 
 
-@pytest.fixture
-def same_threads_afterwards(core: Core) -> Iterator[None]:
-    """Puts back the number of threads that the other tests run with."""
-    before = core.num_threads()
-    yield
-    core.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("same_threads_afterwards")
 @pytest.mark.parametrize("rois", ROIS)
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=name_of)
@@ -465,10 +457,7 @@ def test_forward_needs_little_memory_besides_its_output() -> None:
         """
         import numpy as np
         from helpers.core_library import load_core
-
-        def peak():
-            with open("/proc/self/status") as status:
-                return next(int(l.split()[1]) for l in status if l.startswith("VmHWM")) * 1024
+        from helpers.memory import peak
 
         core = load_core()
         generator = np.random.default_rng(0)

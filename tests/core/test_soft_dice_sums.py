@@ -1,7 +1,7 @@
 """The core's soft Dice sums and their gradient against the oracles, drawn and extreme."""
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -275,14 +275,6 @@ def test_illegal_labels_are_found_as_the_oracle_finds_them(
         assert str(caught.value) == str(expected.value)
 
 
-@pytest.fixture
-def same_threads_afterwards(core: Core) -> Iterator[None]:
-    """Puts back the number of threads that the other tests run with."""
-    before = core.num_threads()
-    yield
-    core.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("same_threads_afterwards")
 @pytest.mark.parametrize("kind", DICE)
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=name_of)
@@ -360,10 +352,7 @@ PEAK = """
 import ctypes, sys
 import numpy as np
 from helpers.core_library import load_core
-
-def peak():
-    lines = open("/proc/self/status").read().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
+from helpers.memory import peak
 
 core = load_core()
 threads, direction, activation = int(sys.argv[1]), sys.argv[2], sys.argv[3]
