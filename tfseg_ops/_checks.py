@@ -104,6 +104,14 @@ def integer(op: str, argument: str, value: Any, lowest: int, highest: float = ma
     return int(value)
 
 
+def choice(op: str, argument: str, value: Any, choices: Sequence[Any]) -> Any:
+    """Returns a value that is one of some."""
+    if not any(value is one or (type(value) is type(one) and value == one) for one in choices):
+        names = [f'"{one}"' if isinstance(one, str) else str(one) for one in choices]
+        refuse(op, argument, f"be {', '.join(names[:-1])} or {names[-1]}", value)
+    return value
+
+
 def positive(op: str, argument: str, value: Any) -> float:
     """Returns a number that is positive and finite."""
     if not (_is_number(value) and 0 < value < math.inf):

@@ -16,12 +16,14 @@ MODULES = (
     "tfseg_ops.layers",
     "tfseg_ops.losses",
     "tfseg_ops.metrics",
+    "tfseg_ops.models",
     "tfseg_ops.ops",
     "tfseg_ops.postprocess",
     "tfseg_ops.postprocess.utils",
     "tfseg_ops.pure_tf",
     "tfseg_ops.testing",
     "tfseg_ops.testing.strategies",
+    "tfseg_ops.visualize",
     "tfseg_ops.weights",
 )
 

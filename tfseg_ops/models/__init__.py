@@ -1,0 +1,7 @@
+"""Encoder-decoders as Keras models, made of public Keras layers and `tfseg_ops.layers`.
+
+Functions that return a `keras.Model`. Images are `[batch, height, width, channels]` of any size,
+unless said. `docs/models.md` has each model's paper and where ours differs.
+"""
+
+__all__: list[str] = []

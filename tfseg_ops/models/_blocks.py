@@ -1,0 +1,45 @@
+"""What several models are made of."""
+
+import math
+from typing import Any
+
+import keras
+
+NORMS = (None, "batch", "group")
+
+
+def normalize(x: Any, norm: str | None, name: str | None = None) -> Any:
+    """Batch or group normalisation (Wu & He 2018: 32 groups, fewer where channels are few)."""
+    if norm == "batch":
+        return keras.layers.BatchNormalization(name=name)(x)
+    if norm == "group":
+        groups = math.gcd(32, x.shape[-1])
+        return keras.layers.GroupNormalization(groups, name=name)(x)
+    return x
+
+
+def convolve(
+    x: Any,
+    filters: int,
+    kernel_size: int = 3,
+    *,
+    norm: str | None = None,
+    activation: str | None = "relu",
+    name: str | None = None,
+    **options: Any,
+) -> Any:
+    """A convolution, normalisation and activation; `options` are those of `keras.layers.Conv2D`.
+
+    The convolution bears the name; `_norm` and `_activation` are appended for the others. Kernels
+    are drawn as He et al. 2015 do where a ReLU follows.
+    """
+    options = {
+        "padding": "same",
+        "kernel_initializer": "he_normal" if activation == "relu" else "glorot_uniform",
+        **options,
+    }
+    x = keras.layers.Conv2D(filters, kernel_size, use_bias=norm is None, name=name, **options)(x)
+    x = normalize(x, norm, name and f"{name}_norm")
+    if activation is None:
+        return x
+    return keras.layers.Activation(activation, name=name and f"{name}_activation")(x)
