@@ -178,7 +178,7 @@ inline bool MoveVectors(const Lanes<Bits>& lanes, int first) {
     }
     matched[0] &= matched[k];
   }
-  return AllSet<Bits>(matched[0]);
+  return AllSet(matched[0]);
 }
 
 // The same for any lanes [first, count), one by one.

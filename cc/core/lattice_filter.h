@@ -141,6 +141,8 @@ inline A ScaleOf(int64_t dimensions) {
 inline constexpr int kUnitBytes = 32;
 inline constexpr int kRegisters = kUnitBytes / kVectorBytes;  // of a unit
 inline constexpr int kChunkUnits = 8;
+// Where rows only pass through, they are cut only so that a part of one stays in the nearest cache.
+inline constexpr int kPartUnits = 64;
 template <typename A>
 inline constexpr int kUnit = kUnitBytes / static_cast<int>(sizeof(A));
 
@@ -187,6 +189,17 @@ struct Columns {
     for (int64_t k = 0; k < chunks; ++k) {
       const int64_t first = units() * k / chunks, last = units() * (k + 1) / chunks;
       ForUnits<kMost>(last - first, [&](auto count) { fn(first * kUnit<A>, count); });
+    }
+  }
+  // Calls fn(first column, units, UnitCount<units>()) for each part, or UnitCount<0>() for rows
+  // that are too long for registers.
+  template <typename Fn>
+  void ForParts(Fn&& fn) const {
+    if (units() <= kChunkUnits) {
+      return ForUnits<kChunkUnits>(units(), [&](auto count) { fn(0, count(), count); });
+    }
+    for (int64_t first = 0; first < units(); first += kPartUnits) {
+      fn(first * kUnit<A>, std::min<int64_t>(kPartUnits, units() - first), UnitCount<0>());
     }
   }
 };
@@ -285,10 +298,10 @@ TFSEG_INLINE void StoreChunk(const Registers<AccumulatorOf<T>, kUnits>& chunk, i
 
 // Brings into the caches what a chunk of a row lies in, for reading or for writing.
 template <bool kToWrite = false, typename T>
-TFSEG_INLINE void PrefetchRow(const T* from, int numbers) {
+TFSEG_INLINE void PrefetchRow(const T* from, int64_t numbers) {
   const auto* byte = reinterpret_cast<const char*>(from);
-  const int bytes = numbers * static_cast<int>(sizeof(T));
-  for (int at = 0; at < bytes; at += kLine) __builtin_prefetch(byte + at, kToWrite ? 1 : 0);
+  const int64_t bytes = numbers * static_cast<int64_t>(sizeof(T));
+  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(byte + at, kToWrite ? 1 : 0);
 }
 
 // --- Splat, blur, slice
@@ -362,20 +375,81 @@ std::vector<VertexRange<A>> RangesOf(const std::vector<Table<A>>& tables, int64_
   return ranges;
 }
 
+// Columns of a point that are added to several vertices: in registers, or, where kUnits is 0, in
+// memory.
+template <typename T, int kUnits>
+class Summand {
+  using A = AccumulatorOf<T>;
+  using R = Registers<A, kUnits>;
+
+ public:
+  Summand(const Rows<T>& values, int64_t column, int64_t numbers)
+      : values_(values), column_(column), wide_(values.Wide(column, numbers)) {}
+
+  TFSEG_INLINE void Load(int64_t point) {
+    row_ = LoadChunk<A, kUnits>(values_, point, column_, wide_);
+  }
+  TFSEG_INLINE void AddTo(A weight, A* to) const {
+    for (int k = 0; k < R::kCount; ++k) {
+      StoreVector<A>(LoadVector(to + k * R::kWidth) + weight * row_.v[k], to + k * R::kWidth);
+    }
+  }
+
+ private:
+  const Rows<T> values_;
+  const int64_t column_, wide_;
+  R row_;
+};
+
+template <typename T>
+class Summand<T, 0> {
+  using A = AccumulatorOf<T>;
+
+ public:
+  Summand(const Rows<T>& values, int64_t column, int64_t numbers)
+      : values_(values), column_(column), numbers_(numbers), wide_(values.Wide(column, numbers)) {}
+
+  TFSEG_INLINE void Load(int64_t point) {
+    const T* from = values_.at(point) + column_;
+    if (std::is_same_v<T, A> && point < wide_) {
+      row_ = reinterpret_cast<const A*>(from);
+      return;
+    }
+    const int64_t count = std::min(numbers_, values_.channels - column_);
+    for (int64_t k = 0; k < count; k += kLanes) {
+      LoadLanes(from + k, static_cast<int>(std::min<int64_t>(kLanes, count - k)), copy_ + k);
+    }
+    std::fill(copy_ + count, copy_ + numbers_, A(0));
+    row_ = copy_;
+  }
+  TFSEG_INLINE void AddTo(A weight, A* to) const {
+    for (int64_t k = 0; k < numbers_; k += VectorOf<A>::kWidth) {
+      StoreVector<A>(LoadVector(to + k) + weight * LoadVector(row_ + k), to + k);
+    }
+  }
+
+ private:
+  const Rows<T> values_;
+  const int64_t column_, numbers_, wide_;
+  const A* row_ = nullptr;
+  alignas(kLine) A copy_[kPartUnits * kUnit<A>];
+};
+
 // Adds points to the vertices of all ranges, times their weights and scales. Points are read in
 // order and added to their vertices in the tables, which are few and near in the caches, rather
 // than gathered for each vertex from all over the image.
 template <typename T, int kUnits>
-void SplatRanges(const Rows<T>& values, int64_t column, int64_t stride,
+void SplatRanges(const Rows<T>& values, int64_t column, int64_t units, int64_t stride,
                  const std::vector<VertexRange<AccumulatorOf<T>>>& ranges) {
   using A = AccumulatorOf<T>;
-  using R = Registers<A, kUnits>;
+  const int64_t numbers = (kUnits == 0 ? units : kUnits) * kUnit<A>;
   for (const auto& range : ranges) {
     for (int64_t vertex = 0; vertex < range.size; ++vertex) {
-      StoreChunk<A, kUnits>(R{}, R::kNumbers, range.rows + vertex * stride + column);
+      A* const row = range.rows + vertex * stride + column;
+      std::fill(row, row + numbers, A(0));
     }
   }
-  const int64_t wide = values.Wide(column, R::kNumbers);
+  Summand<T, kUnits> summand(values, column, numbers);
   constexpr int64_t kBlock = 16;  // points
   for (int64_t begin = 0; begin < values.points; begin += kBlock) {
     const int64_t end = std::min(begin + kBlock, values.points);
@@ -390,9 +464,9 @@ void SplatRanges(const Rows<T>& values, int64_t column, int64_t stride,
           // The processor's own prefetching ends with a page.
           if (first) {
             PrefetchRow(values.at(std::min(point + kPointsAhead, values.points - 1)) + column,
-                        R::kNumbers);
+                        numbers);
           }
-          const R row = LoadChunk<A, kUnits>(values, point, column, wide);
+          summand.Load(point);
           const A factor = range.scale == nullptr ? A(1) : range.scale[point];
           const int32_t* vertices = range.vertices + point * corners;
           const float* weights = range.weights + point * corners;
@@ -400,12 +474,7 @@ void SplatRanges(const Rows<T>& values, int64_t column, int64_t stride,
             // The others are other threads'. Those that do not exist are found in Slice.
             const uint32_t vertex = static_cast<uint32_t>(vertices[corner]) - of_begin;
             if (vertex >= size) continue;
-            const A weight = static_cast<A>(weights[corner]) * factor;
-            A* to = rows + vertex * stride;
-            for (int k = 0; k < R::kCount; ++k) {
-              StoreVector<A>(LoadVector(to + k * R::kWidth) + weight * row.v[k],
-                             to + k * R::kWidth);
-            }
+            summand.AddTo(static_cast<A>(weights[corner]) * factor, rows + vertex * stride);
           }
         }
       });
@@ -428,18 +497,19 @@ void Splat(const Context& context, const Rows<T>& values,
   ParallelFor(context.threads, count, cost, [&](int64_t from, int64_t to) {
     for (int64_t number = from; number < to; ++number) {
       const auto ranges = RangesOf(tables, columns.stride(), number, count);
-      columns.ForChunks([&](int64_t column, auto units) {
-        SplatRanges<T, units()>(values, column, columns.stride(), ranges);
+      columns.ForParts([&](int64_t column, int64_t units, auto known) {
+        SplatRanges<T, known()>(values, column, units, columns.stride(), ranges);
       });
     }
   });
 }
 
-// Along one axis. `diagonal`, of each column, is a factor unless it is nullptr.
+// Along one axis, `units` of columns. `diagonal`, of each column, is a factor unless it is nullptr.
 template <typename A, int kUnits>
-void BlurVertices(const Image& image, int64_t axis, int64_t column, const A* diagonal,
-                  int64_t begin, int64_t end, int64_t stride, const A* from, A* to) {
-  using R = Registers<A, kUnits>;
+void BlurVertices(const Image& image, int64_t axis, int64_t column, int64_t units,
+                  const A* diagonal, int64_t begin, int64_t end, int64_t stride, const A* from,
+                  A* to) {
+  const int64_t numbers = (kUnits == 0 ? units : kUnits) * kUnit<A>;
   const int32_t* neighbours = image.neighbours + axis * image.bound * 2;
   const auto rows = static_cast<uint32_t>(image.num_vertices + 1);
   from += column;
@@ -448,7 +518,7 @@ void BlurVertices(const Image& image, int64_t axis, int64_t column, const A* dia
     const int64_t later = std::min(vertex + kBlurAhead, end - 1);
     for (int side = 0; side < 2; ++side) {
       const uint32_t row = static_cast<uint32_t>(neighbours[2 * later + side]) + 1;
-      if (row < rows) PrefetchRow(from + row * stride, R::kNumbers);
+      if (row < rows) PrefetchRow(from + row * stride, numbers);
     }
     // Absent neighbours, -1, are the row of zeros.
     uint32_t row[2];
@@ -463,8 +533,7 @@ void BlurVertices(const Image& image, int64_t axis, int64_t column, const A* dia
     const A *before = from + row[0] * stride, *after = from + row[1] * stride;
     const A* own = from + (vertex + 1) * stride;
     A* result = to + (vertex + 1) * stride;
-    for (int k = 0; k < R::kCount; ++k) {
-      const int64_t at = k * R::kWidth;
+    for (int64_t at = 0; at < numbers; at += VectorOf<A>::kWidth) {
       Vector<A> sum =
           LoadVector(own + at) + A(0.5) * (LoadVector(before + at) + LoadVector(after + at));
       if (diagonal != nullptr) sum *= LoadVector(diagonal + column + at);
@@ -524,9 +593,9 @@ void BlurAndMix(const Context& context, const Image& image, const Columns<A>& co
     A* to = *spare;
     ParallelFor(context.threads, image.num_vertices, 4 + 2 * columns.units(),
                 [&](int64_t begin, int64_t end) {
-                  columns.ForChunks([&](int64_t column, auto units) {
-                    BlurVertices<A, units()>(image, axis, column, diagonal, begin, end, stride,
-                                             from, to);
+                  columns.ForParts([&](int64_t column, int64_t units, auto known) {
+                    BlurVertices<A, known()>(image, axis, column, units, diagonal, begin, end,
+                                             stride, from, to);
                   });
                 });
     std::swap(*table, *spare);

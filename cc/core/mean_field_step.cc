@@ -222,8 +222,10 @@ class Step {
     const int64_t stride = columns_.stride(), channels = columns_.channels;
     const int64_t table_size = (most_vertices_ + 1) * stride;
     const int64_t of_mixing = num_lattices() * (params_.diagonal ? 1 : channels) * stride;
+    const bool is_long = columns_.units() > kChunkUnits;
+    const int64_t of_long_rows = is_long ? kLongBlocks * SoftmaxRows<A, 0>::kPoints : 0;
     const int64_t numbers = tables * table_size + num_lattices() * (points_ + PlainStride()) +
-                            2 * of_mixing + (1 + kLongBlocks) * stride;
+                            2 * of_mixing + (1 + of_long_rows) * stride;
     A* memory = AllocateNumbers(numbers);
     if (memory == nullptr) return OutOfMemory();
     HintHugePages(memory, numbers * static_cast<int64_t>(sizeof(A)));
@@ -237,7 +239,7 @@ class Step {
     backward_ = take(of_mixing);
     plain_ = take(num_lattices() * PlainStride());
     counts_ = take(stride);
-    long_rows_ = take(kLongBlocks * stride);
+    long_rows_ = take(of_long_rows * stride);
     factors_ = take(num_lattices() * points_);
     for (int64_t n = 0; n < stride; ++n) counts_[n] = A(n < channels);
     a_.assign(geometries_.size(), nullptr);
@@ -346,7 +348,8 @@ class Step {
       }
       return;
     }
-    Softmax softmax;
+    alignas(kLine) A memory[Softmax::kPoints * kNumbers];
+    Softmax softmax(memory, kNumbers);
     for (int64_t first = begin; first < end; first += Softmax::kPoints) {
       const int count = static_cast<int>(std::min<int64_t>(Softmax::kPoints, end - first));
       for (int n = 0; n < count; ++n) {
@@ -363,30 +366,62 @@ class Step {
     }
   }
 
+  // Rows that are too long for registers.
   void FinishLongRows(const std::vector<Table<A>>& tables, const Rows<T>& unary, T* output) const {
+    using Softmax = SoftmaxRows<A, 0>;
     const int64_t block = (points_ + kLongBlocks - 1) / kLongBlocks;
-    const int64_t channels = columns_.channels;
     ParallelFor(context_.threads, kLongBlocks, block * SliceCost(), [&](int64_t from, int64_t to) {
       for (int64_t n = from; n < to; ++n) {
-        A* row = long_rows_ + n * columns_.stride();
-        for (int64_t point = n * block; point < std::min(points_, (n + 1) * block); ++point) {
-          const int64_t later = std::min(point + kLongAhead, points_ - 1);
-          columns_.ForChunks([&](int64_t column, auto units) {
-            constexpr int kNumbers = Registers<A, units()>::kNumbers;
-            lattice_filter::PrefetchRow(unary.at(later) + column, kNumbers);
-            lattice_filter::PrefetchRow<true>(output + later * channels + column, kNumbers);
-            auto logits = LoadChunk<A, units()>(unary, point, column, unary.Wide(column, kNumbers));
-            SliceAll<units()>(tables, point, column, columns_.stride(), &logits);
-            StoreChunk<A, units()>(logits, kNumbers, row + column);
-          });
-          if (!params_.logits) lattice_filter::Softmax(counts(), columns_.stride(), row);
-          for (int64_t k = 0; k < channels; k += kLanes) {
-            StoreLanes(row + k, static_cast<int>(std::min<int64_t>(kLanes, channels - k)),
-                       output + point * channels + k);
+        Softmax softmax(long_rows_ + n * Softmax::kPoints * columns_.stride(), columns_.stride());
+        const int64_t end = std::min(points_, (n + 1) * block);
+        for (int64_t first = n * block; first < end; first += Softmax::kPoints) {
+          const int count = static_cast<int>(std::min<int64_t>(Softmax::kPoints, end - first));
+          for (int k = 0; k < count; ++k) {
+            LongLogits(tables, unary, first + k, output, softmax.row(k));
+            if (!params_.logits) softmax.Put(k, counts());
+          }
+          if (!params_.logits) softmax.Normalize(count);
+          for (int k = 0; k < count; ++k) {
+            const int64_t at = (first + k) * columns_.channels;
+            StoreLongRow(softmax.row(k), params_.logits ? A(1) : softmax.scale[k],
+                         at + columns_.stride() <= end * columns_.channels, output + at);
           }
         }
       }
     });
+  }
+
+  void LongLogits(const std::vector<Table<A>>& tables, const Rows<T>& unary, int64_t point,
+                  const T* output, A* row) const {
+    const int64_t later = std::min(point + kLongAhead, points_ - 1);
+    const int64_t channels = columns_.channels;
+    lattice_filter::PrefetchRow(unary.at(later), channels);
+    lattice_filter::PrefetchRow<true>(output + later * channels, channels);
+    columns_.template ForChunks<12>([&](int64_t column, auto units) {
+      constexpr int kNumbers = Registers<A, units()>::kNumbers;
+      auto logits = LoadChunk<A, units()>(unary, point, column, unary.Wide(column, kNumbers));
+      SliceAll<units()>(tables, point, column, columns_.stride(), &logits);
+      StoreChunk<A, units()>(logits, kNumbers, row + column);
+    });
+  }
+
+  // Scales the row, too. `whole`: what its padding writes too much will be written again.
+  void StoreLongRow(A* row, A scale, bool whole, T* to) const {
+    for (int64_t k = 0; k < columns_.stride(); k += VectorOf<A>::kWidth) {
+      const Vector<A> scaled = LoadVector(row + k) * scale;
+      if constexpr (std::is_same_v<T, A>) {
+        if (whole) {
+          StoreVector<A>(scaled, to + k);
+          continue;
+        }
+      }
+      StoreVector<A>(scaled, row + k);
+    }
+    if (std::is_same_v<T, A> && whole) return;
+    for (int64_t k = 0; k < columns_.channels; k += kLanes) {
+      const int64_t count = std::min<int64_t>(kLanes, columns_.channels - k);
+      StoreLanes(row + k, static_cast<int>(count), to + k);
+    }
   }
 
   // --- Gradients
@@ -593,7 +628,7 @@ class Step {
   }
 
   static constexpr int64_t kLongBlocks = 64;
-  static constexpr int64_t kLongAhead = 4;  // points
+  static constexpr int64_t kLongAhead = 16;  // points
 
   const Params& params_;
   const Context& context_;
@@ -610,7 +645,7 @@ class Step {
   A *forward_ = nullptr, *backward_ = nullptr;   // mixing: diagonals or matrices
   A* plain_ = nullptr;                           // the filter's scale, for each column
   A* counts_ = nullptr;                          // [stride]: 1 for channels
-  A* long_rows_ = nullptr;                       // [kLongBlocks, stride]
+  A* long_rows_ = nullptr;                       // [kLongBlocks, 8 points, stride]
   A* factors_ = nullptr;                         // [lattices, points]
   A* upstream_ = nullptr;                        // [points, channels]
   double *parts_ = nullptr, *totals_ = nullptr;  // of the mixing's gradient

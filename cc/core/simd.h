@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -19,8 +20,8 @@
 
 namespace tfseg::core {
 
-// The instruction set that this copy of the library was compiled for: "x86-64-v3", "x86-64" or
-// "generic".
+// The instruction set that this copy of the library was compiled for: "x86-64-v4", "x86-64-v3",
+// "x86-64" or "generic".
 TFSEG_API const char* Level();
 
 inline constexpr int kLanes = 64;
@@ -54,13 +55,30 @@ inline constexpr int kVectorBytes = 16;
 // A register full of T. The compiler gives it the arithmetic, comparisons (all ones or zero in each
 // lane) and selection (mask ? a : b) of numbers. Loops that keep several values across an inner
 // loop are written with it: left to itself, the compiler keeps them in memory.
-template <typename T>
+template <typename T, int kBytes = kVectorBytes>
 struct VectorOf {
-  typedef T type __attribute__((vector_size(kVectorBytes)));
-  static constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
+  typedef T type __attribute__((vector_size(kBytes)));
+  static constexpr int kWidth = kBytes / static_cast<int>(sizeof(T));
 };
 template <typename T>
 using Vector = typename VectorOf<T>::type;
+
+// The widest register of the level, for loops that wait for arithmetic and not for memory.
+#if defined(__AVX512F__)
+inline constexpr int kWideBytes = 64;
+#else
+inline constexpr int kWideBytes = kVectorBytes;
+#endif
+template <typename T>
+using WideVectorOf = VectorOf<T, kWideBytes>;
+template <typename T>
+using WideVector = typename WideVectorOf<T>::type;
+
+// The type of a register's lanes, and a register as wide of another type.
+template <typename V>
+using LaneOf = std::decay_t<decltype(std::declval<V>()[0])>;
+template <typename V, typename T>
+using LikeVector = typename VectorOf<T, static_cast<int>(sizeof(V))>::type;
 
 template <typename T>
 inline Vector<T> LoadVector(const T* from) {
@@ -71,6 +89,18 @@ inline Vector<T> LoadVector(const T* from) {
 
 template <typename T>
 inline void StoreVector(const Vector<T>& vector, T* to) {
+  memcpy(to, &vector, sizeof(vector));
+}
+
+template <typename T>
+inline WideVector<T> LoadWide(const T* from) {
+  WideVector<T> vector;
+  memcpy(&vector, from, sizeof(vector));
+  return vector;
+}
+
+template <typename T>
+inline void StoreWide(const WideVector<T>& vector, T* to) {
   memcpy(to, &vector, sizeof(vector));
 }
 
@@ -175,41 +205,56 @@ inline Vector<A> LoadVectorAs(const T* from) {
 }
 
 // The larger of both in each lane; b where one is NaN.
-template <typename T>
-inline Vector<T> Largest(const Vector<T>& a, const Vector<T>& b) {
-#if defined(__AVX__)
-  if constexpr (std::is_same_v<T, float>) return _mm256_max_ps(a, b);
-#elif defined(__SSE2__)
-  if constexpr (std::is_same_v<T, float>) return _mm_max_ps(a, b);
+template <typename V>
+inline V Largest(const V& a, const V& b) {
+  if constexpr (std::is_same_v<LaneOf<V>, float>) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 64) return _mm512_max_ps(a, b);
 #endif
+#if defined(__AVX__)
+    if constexpr (sizeof(V) == 32) return _mm256_max_ps(a, b);
+#elif defined(__SSE2__)
+    return _mm_max_ps(a, b);
+#endif
+  }
   return a > b ? a : b;
 }
 
 // table[n mod 8] of each lane's n.
-inline Vector<int32_t> LookUp8(const int32_t* table, const Vector<int32_t>& n) {
+template <typename Bits>
+inline Bits LookUp8(const int32_t* table, const Bits& n) {
 #if defined(__AVX2__)
   const __m256i all = _mm256_load_si256(reinterpret_cast<const __m256i*>(table));
-  return reinterpret_cast<Vector<int32_t>>(
-      _mm256_permutevar8x32_epi32(all, reinterpret_cast<__m256i>(n)));
-#else
-  return Vector<int32_t>{table[n[0] & 7], table[n[1] & 7], table[n[2] & 7], table[n[3] & 7]};
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  if constexpr (sizeof(Bits) == 64) {
+    // Twice the table: the lookup takes n modulo 16.
+    return reinterpret_cast<Bits>(
+        _mm512_permutexvar_epi32(reinterpret_cast<__m512i>(n), _mm512_broadcast_i32x8(all)));
+  }
 #endif
+  if constexpr (sizeof(Bits) == 32) {
+    return reinterpret_cast<Bits>(_mm256_permutevar8x32_epi32(all, reinterpret_cast<__m256i>(n)));
+  }
+#endif
+  Bits found{};
+  for (size_t lane = 0; lane < sizeof(Bits) / 4; ++lane) found[lane] = table[n[lane] & 7];
+  return found;
 }
 
 // exp(x) for x <= 0, to 1.2e-7 and to 5e-8 (3 + |x|) of itself; at most 2^-126 where it would be
 // subnormal, and 0 below. x is split into eighths of powers of two, from a table, and a rest f of
 // at most 1/16, whose 2^f is a polynomial to 2.6e-8 (Tang 1989, "Table-driven implementation of the
 // exponential function").
-inline Vector<float> ExpOfNegative(const Vector<float>& x) {
-  using V = Vector<float>;
-  using Bits = Vector<int32_t>;
+template <typename V>
+inline V ExpOfNegativeFloats(const V& x) {
+  using Bits = LikeVector<V, int32_t>;
   constexpr float kLowest = -127.0f;
   constexpr float kRound = 1572864.0f;  // adding it leaves eighths in the last bits
   // 2^(n / 8), less what n adds to the exponent's place and below.
   alignas(32) static constexpr int32_t kEighths[8] = {0x3f800000, 0x3f7b95c2, 0x3f7837f0,
                                                       0x3f75fed7, 0x3f7504f3, 0x3f75672a,
                                                       0x3f7744fd, 0x3f7ac0c7};
-  const V power = Largest<float>(V{} + kLowest, x * 1.44269504088896341f);
+  const V power = Largest<V>(V{} + kLowest, x * 1.44269504088896341f);
   const V rounded = power + kRound;
   const Bits eighths = reinterpret_cast<Bits>(rounded);
   const V f = power - (rounded - kRound);
@@ -217,15 +262,21 @@ inline Vector<float> ExpOfNegative(const Vector<float>& x) {
   const V s = reinterpret_cast<V>(scale);
   return s + (f * s) * ((f * 0x1.c690cap-5f + 0x1.ec0c22p-3f) * f + 0x1.62e432p-1f);
 }
-inline Vector<double> ExpOfNegative(Vector<double> x) {
-  for (int lane = 0; lane < VectorOf<double>::kWidth; ++lane) x[lane] = std::exp(x[lane]);
-  return x;
+template <typename V>
+inline V ExpOfNegative(const V& x) {
+  if constexpr (std::is_same_v<LaneOf<V>, double>) {
+    V power{};
+    for (size_t lane = 0; lane < sizeof(V) / 8; ++lane) power[lane] = std::exp(x[lane]);
+    return power;
+  } else {
+    return ExpOfNegativeFloats(x);
+  }
 }
 
 // log(x) of positive normal numbers, within two units in the last place; NaN of NaN. Cephes, logf.
-inline Vector<float> LogOfNormal(const Vector<float>& x) {
-  using V = Vector<float>;
-  using Bits = Vector<int32_t>;
+template <typename V>
+inline V LogOfNormalFloats(const V& x) {
+  using Bits = LikeVector<V, int32_t>;
   const Bits bits = reinterpret_cast<Bits>(x);
   const Bits half = (bits & 0x007fffff) | 0x3f000000;
   const V m = reinterpret_cast<V>(half);  // in [0.5, 1)
@@ -242,15 +293,21 @@ inline Vector<float> LogOfNormal(const Vector<float>& x) {
   y = y + e * 0.693359375f;
   return x == x ? y : x;
 }
-inline Vector<double> LogOfNormal(Vector<double> x) {
-  for (int lane = 0; lane < VectorOf<double>::kWidth; ++lane) x[lane] = std::log(x[lane]);
-  return x;
+template <typename V>
+inline V LogOfNormal(const V& x) {
+  if constexpr (std::is_same_v<LaneOf<V>, double>) {
+    V logarithm{};
+    for (size_t lane = 0; lane < sizeof(V) / 8; ++lane) logarithm[lane] = std::log(x[lane]);
+    return logarithm;
+  } else {
+    return LogOfNormalFloats(x);
+  }
 }
 
 // Whether each bit of each lane is set.
-template <typename T>
-inline bool AllSet(const Vector<T>& vector) {
-  uint64_t words[kVectorBytes / 8];
+template <typename V>
+inline bool AllSet(const V& vector) {
+  uint64_t words[sizeof(V) / 8];
   memcpy(words, &vector, sizeof(words));
   uint64_t all = ~uint64_t{0};
   for (const uint64_t word : words) all &= word;

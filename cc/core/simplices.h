@@ -136,7 +136,7 @@ inline bool FindRange(const float* features, int64_t num_points, Range* range) {
   }
   bool all = true;
   for (int k = 0; k < D; ++k) {
-    all = all && AllSet<int32_t>(legal[k]);
+    all = all && AllSet(legal[k]);
     for (int lane = 0; lane < kWidth; ++lane) {
       range->Add((k * kWidth + lane) % D, lowest[k][lane], highest[k][lane]);
     }

@@ -48,8 +48,8 @@ void SumBlock(const Params& params, const Geometry& g, Tile<T>* tile, int64_t b,
               AccumulatorOf<T>* in_lanes  // [3 * classes + 2, kSumLanes]
 ) {
   using A = AccumulatorOf<T>;
-  using V = Vector<A>;
-  constexpr int kWidth = VectorOf<A>::kWidth;
+  using V = WideVector<A>;
+  constexpr int kWidth = WideVectorOf<A>::kWidth;
   constexpr int64_t kFlush = 4096;  // pixels that single lanes add up
   const int64_t classes = g.classes, size = 3 * classes + 2;
   const int lanes = tile->lanes();
@@ -67,9 +67,9 @@ void SumBlock(const Params& params, const Geometry& g, Tile<T>* tile, int64_t b,
   const auto add = [&](int64_t n, auto&& fn) {
     for (int j = 0; j < kSumLanes; j += kWidth) {
       A* to = in_lanes + n * kSumLanes + j;
-      V sum = LoadVector(to);
+      V sum = LoadWide(to);
       for (int k = j; k < lanes; k += kSumLanes) sum += fn(k);
-      StoreVector<A>(sum, to);
+      StoreWide<A>(sum, to);
     }
   };
   const bool sparse = tile->sparse(), squared = params.power == 2;
@@ -83,10 +83,10 @@ void SumBlock(const Params& params, const Geometry& g, Tile<T>* tile, int64_t b,
     const int count = static_cast<int>(std::min<int64_t>(lanes, end - first));
     tile->Load(b, first, count, nullptr);
     tile->ForVectors([&](int k) {
-      StoreVector<A>(LoadVector(weights + k) * LoadVector(scale + k), weighted_scale + k);
+      StoreWide<A>(LoadWide(weights + k) * LoadWide(scale + k), weighted_scale + k);
     });
     const auto weighted = [&](const A* values) {
-      return [=](int k) -> V { return LoadVector(values + k) * LoadVector(weights + k); };
+      return [=](int k) -> V { return LoadWide(values + k) * LoadWide(weights + k); };
     };
     add(3 * classes, weighted(tile->entropy()));
     add(3 * classes + 1, weighted(tile->shares()));
@@ -102,21 +102,21 @@ void SumBlock(const Params& params, const Geometry& g, Tile<T>* tile, int64_t b,
       const A* p = rows + c * lanes;
       if (!squared) {
         add(classes + c,
-            [&](int k) -> V { return LoadVector(p + k) * LoadVector(weighted_scale + k); });
+            [&](int k) -> V { return LoadWide(p + k) * LoadWide(weighted_scale + k); });
       } else {
         add(classes + c, [&](int k) -> V {
-          const V scaled = LoadVector(p + k) * LoadVector(scale + k);
-          return scaled * scaled * LoadVector(weights + k);
+          const V scaled = LoadWide(p + k) * LoadWide(scale + k);
+          return scaled * scaled * LoadWide(weights + k);
         });
       }
       if (sparse) continue;
       const A* target = tile->targets(c);
       add(c, [&](int k) -> V {
-        return LoadVector(target + k) * (LoadVector(p + k) * LoadVector(weighted_scale + k));
+        return LoadWide(target + k) * (LoadWide(p + k) * LoadWide(weighted_scale + k));
       });
       add(2 * classes + c, [&](int k) -> V {
-        const V of_class = LoadVector(target + k);
-        const V w = LoadVector(weights + k);
+        const V of_class = LoadWide(target + k);
+        const V w = LoadWide(weights + k);
         return squared ? of_class * of_class * w : of_class * w;
       });
     }
@@ -184,7 +184,7 @@ template <typename T>
 void Differentiate(const Params& params, const Geometry& g, ImageGrad<AccumulatorOf<T>> grad,
                    Tile<T>* tile) {
   using A = AccumulatorOf<T>;
-  using V = Vector<A>;
+  using V = WideVector<A>;
   // Copies, which the stores below cannot change: the compiler takes its decisions out of loops.
   const int64_t classes = g.classes, step = tile->lanes();
   const bool binary = IsBinary(params, classes), squared = params.power == 2;
@@ -203,31 +203,31 @@ void Differentiate(const Params& params, const Geometry& g, ImageGrad<Accumulato
   tile->ForVectors([&](int k) {
     A* const row = rows + k;
     const A* const target_row = targets + k;
-    const V w = LoadVector(tile->weights() + k);
+    const V w = LoadWide(tile->weights() + k);
     if (activation == Activation::kSoftmax) {
-      const V scale = LoadVector(tile->scale() + k);
-      const V entropy = LoadVector(tile->shares() + k) * grad.cross_entropy;
-      V common = entropy - LoadVector(tile->mean() + k);
+      const V scale = LoadWide(tile->scale() + k);
+      const V entropy = LoadWide(tile->shares() + k) * grad.cross_entropy;
+      V common = entropy - LoadWide(tile->mean() + k);
       if (sparse) {
-        const V by_label = LoadVector(of_label + k) * scale;
+        const V by_label = LoadWide(of_label + k) * scale;
         common -= by_label;
-        StoreVector<A>((by_label - entropy) * w, of_label + k);
+        StoreWide<A>((by_label - entropy) * w, of_label + k);
       }
       for (int64_t c = 0; c < classes; ++c) {
-        const V p = LoadVector(row + c * step) * scale;
+        const V p = LoadWide(row + c * step) * scale;
         V by_logit = (slope(c, p) + common) * p;
         if (!sparse) {
-          const V target = LoadVector(target_row + c * step);
+          const V target = LoadWide(target_row + c * step);
           by_logit +=
               target * (p * grad.intersection[c] - grad.cross_entropy * tile->class_weight(c));
         }
-        StoreVector<A>(by_logit * w, row + c * step);
+        StoreWide<A>(by_logit * w, row + c * step);
       }
       return;
     }
     for (int64_t c = 0; c < classes; ++c) {
-      const V p = LoadVector(row + c * step);
-      const V target = LoadVector(target_row + c * step);
+      const V p = LoadWide(row + c * step);
+      const V target = LoadWide(target_row + c * step);
       const V by_p = slope(c, p) + target * grad.intersection[c];
       const A entropy = grad.cross_entropy * tile->class_weight(c);
       V by_logit;
@@ -239,7 +239,7 @@ void Differentiate(const Params& params, const Geometry& g, ImageGrad<Accumulato
         by_logit = by_p - (p < kSmallest ? V{} : target * entropy / p);
         if (binary) by_logit += q < kSmallest ? V{} : (A(1) - target) * entropy / q;
       }
-      StoreVector<A>(by_logit * w, row + c * step);
+      StoreWide<A>(by_logit * w, row + c * step);
     }
   });
   Transpose<false>(rows, classes, step, tile->stage());

@@ -19,7 +19,7 @@ inline constexpr char kOp[] = "soft_dice_sums";
 
 // Sums over pixels are kept in so many lanes whatever a register's width, so that every instruction
 // level adds in the same order.
-inline constexpr int kSumLanes = 8;
+inline constexpr int kSumLanes = 16;
 inline constexpr int kMostLanes = 32;
 inline constexpr int kTileNumbers = 4096;
 
@@ -74,7 +74,7 @@ void Transpose(const A* from, int64_t rows, int64_t columns, A* to, A* largest =
           for (int k = 0; kLargest && columns >= 64 && k < 64; k += 16) {
             __builtin_prefetch(from + (rows + y) * columns + column * 8 + k);
           }
-          most = Largest<float>(
+          most = Largest<Vector<float>>(
               Transpose8(from + y * columns + x, columns, to + x * rows + y, rows), most);
         }
         if (kLargest) StoreVector<float>(most, largest + y);
@@ -89,7 +89,7 @@ void Transpose(const A* from, int64_t rows, int64_t columns, A* to, A* largest =
   for (int64_t row = 0; kLargest && row < rows; row += VectorOf<A>::kWidth) {
     Vector<A> most = LoadVector(to + row);
     for (int64_t column = 1; column < columns; ++column) {
-      most = Largest<A>(LoadVector(to + column * rows + row), most);
+      most = Largest<Vector<A>>(LoadVector(to + column * rows + row), most);
     }
     StoreVector<A>(most, largest + row);
   }
@@ -150,10 +150,10 @@ struct ImageGrad {
 template <typename T>
 class Tile {
   using A = AccumulatorOf<T>;
-  static constexpr int kWidth = VectorOf<A>::kWidth;
+  static constexpr int kWidth = WideVectorOf<A>::kWidth;
 
  public:
-  using V = Vector<A>;
+  using V = WideVector<A>;
 
   // Numbers of scratch memory beyond the object's own.
   static int64_t ScratchNumbers(int64_t classes) {
@@ -216,14 +216,14 @@ class Tile {
     if (params_.activation != Activation::kSoftmax) std::fill(scale_, scale_ + lanes_, A(1));
     if (any_left_out_) {
       ForVectors([&](int k) {
-        const V w = LoadVector(weights_ + k);
-        if (AllSet<A>(reinterpret_cast<V>(w != A(0)))) return;
-        StoreVector<A>(w != A(0) ? LoadVector(largest_ + k) : V{}, largest_ + k);
+        const V w = LoadWide(weights_ + k);
+        if (AllSet(reinterpret_cast<V>(w != A(0)))) return;
+        StoreWide<A>(w != A(0) ? LoadWide(largest_ + k) : V{}, largest_ + k);
         for (int64_t c = 0; c < g_.classes; ++c) {
-          StoreVector<A>(w != A(0) ? LoadVector(p(c) + k) : V{}, p(c) + k);
+          StoreWide<A>(w != A(0) ? LoadWide(p(c) + k) : V{}, p(c) + k);
           if (sparse_) continue;
           A* target = targets_ + c * lanes_ + k;
-          StoreVector<A>(w != A(0) ? LoadVector(target) : V{}, target);
+          StoreWide<A>(w != A(0) ? LoadWide(target) : V{}, target);
         }
       });
     }
@@ -320,14 +320,14 @@ class Tile {
     const bool squared = params_.power == 2;
     auto common = V{} == V{};
     ForVectors([&](int k) {
-      const V largest = LoadVector(largest_ + k);
+      const V largest = LoadWide(largest_ + k);
       common &= (largest <= A(kLargestLogit)) & (largest >= A(-kLargestLogit));
     });
-    if (!AllSet<A>(reinterpret_cast<V>(common))) {
+    if (!AllSet(reinterpret_cast<V>(common))) {
       for (int64_t k = 0; k < step * classes; k += kWidth) {
-        StoreVector<A>(Clamped(LoadVector(p_ + k)), p_ + k);
+        StoreWide<A>(Clamped(LoadWide(p_ + k)), p_ + k);
       }
-      ForVectors([&](int k) { StoreVector<A>(Clamped(LoadVector(largest_ + k)), largest_ + k); });
+      ForVectors([&](int k) { StoreWide<A>(Clamped(LoadWide(largest_ + k)), largest_ + k); });
     }
     for (int lane = 0; kSparse && lane < lanes_; ++lane) {
       shares_[lane] = class_weight(labels_[lane]);
@@ -335,15 +335,15 @@ class Tile {
     }
     ForVectors([&](int k) {
       A* const row = p_ + k;
-      const V largest = LoadVector(largest_ + k);
+      const V largest = LoadWide(largest_ + k);
       V sum{}, counted{}, weighted{}, linear{}, square{};
       for (int64_t c = 0; c < classes; ++c) {
-        V logit = LoadVector(row + c * step);
+        V logit = LoadWide(row + c * step);
         // Products of infinity and a target of 0 would be NaN.
-        if (!kSparse) logit = Largest<A>(V{} - A(kLargestLogit), logit);
+        if (!kSparse) logit = Largest<V>(V{} - A(kLargestLogit), logit);
         const V distance = logit - largest;
         const V e = ExpOfNegative(distance);
-        StoreVector<A>(e, row + c * step);
+        StoreWide<A>(e, row + c * step);
         sum += e;
         if (kGrad) {
           if (squared) {
@@ -353,7 +353,7 @@ class Tile {
           }
         }
         if (kSparse) continue;
-        const V target = LoadVector(targets_ + c * step + k);
+        const V target = LoadWide(targets_ + c * step + k);
         const V share = target * class_weight(c);
         counted += share;
         if (kGrad) {
@@ -363,28 +363,28 @@ class Tile {
         }
       }
       const V scale = A(1) / sum;
-      StoreVector<A>(scale, scale_ + k);
+      StoreWide<A>(scale, scale_ + k);
       if (kSparse) {
-        counted = LoadVector(shares_ + k);
+        counted = LoadWide(shares_ + k);
         if (!kGrad) {
-          const V own = Largest<A>(V{} - A(kLargestLogit), LoadVector(weighted_ + k));
+          const V own = Largest<V>(V{} - A(kLargestLogit), LoadWide(weighted_ + k));
           weighted = counted * (own - largest);
         }
       }
-      StoreVector<A>(counted, shares_ + k);
+      StoreWide<A>(counted, shares_ + k);
       if (kGrad) {
-        StoreVector<A>((square * scale + linear) * scale, mean_ + k);
+        StoreWide<A>((square * scale + linear) * scale, mean_ + k);
       } else {
-        StoreVector<A>(weighted, weighted_ + k);
-        StoreVector<A>(sum, entropy_ + k);
+        StoreWide<A>(weighted, weighted_ + k);
+        StoreWide<A>(sum, entropy_ + k);
       }
     });
     if (kGrad) return;
     // On its own: the loop above need not wait for the logarithm's chain of operations.
     ForVectors([&](int k) {
-      const V log_sum = LogOfNormal(LoadVector(entropy_ + k));
-      const V entropy = LoadVector(shares_ + k) * log_sum - LoadVector(weighted_ + k);
-      StoreVector<A>(entropy, entropy_ + k);
+      const V log_sum = LogOfNormal(LoadWide(entropy_ + k));
+      const V entropy = LoadWide(shares_ + k) * log_sum - LoadWide(weighted_ + k);
+      StoreWide<A>(entropy, entropy_ + k);
     });
   }
 
@@ -393,12 +393,12 @@ class Tile {
       V entropy{};
       A shares = 0;
       for (int64_t c = 0; c < g_.classes; ++c) {
-        const V logit = Clamped(LoadVector(p(c) + k));
-        const V target = LoadVector(targets(c) + k);
+        const V logit = Clamped(LoadWide(p(c) + k));
+        const V target = LoadWide(targets(c) + k);
         const V size = logit < A(0) ? -logit : logit;
         const V e = ExpOfNegative(-size);
         const V of_size = A(1) / (A(1) + e);
-        StoreVector<A>(logit < A(0) ? e * of_size : of_size, p(c) + k);
+        StoreWide<A>(logit < A(0) ? e * of_size : of_size, p(c) + k);
         if (!with_entropy) continue;
         const V positive = logit < A(0) ? V{} : logit;
         // log(1 + e) to its last bit is of no use beside the larger terms.
@@ -406,8 +406,8 @@ class Tile {
         entropy += h * class_weight(c);
         shares += class_weight(c);
       }
-      StoreVector<A>(entropy, entropy_ + k);
-      StoreVector<A>(V{} + shares, shares_ + k);
+      StoreWide<A>(entropy, entropy_ + k);
+      StoreWide<A>(V{} + shares, shares_ + k);
     });
   }
 
@@ -420,17 +420,17 @@ class Tile {
     ForVectors([&](int k) {
       V entropy{}, shares{};
       for (int64_t c = 0; c < g_.classes; ++c) {
-        const V probability = Clamped(LoadVector(p(c) + k));
-        const V target = LoadVector(targets(c) + k);
-        StoreVector<A>(probability, p(c) + k);
+        const V probability = Clamped(LoadWide(p(c) + k));
+        const V target = LoadWide(targets(c) + k);
+        StoreWide<A>(probability, p(c) + k);
         if (!with_entropy) continue;
         V h = -(target * log_of(probability));
         if (binary) h -= (A(1) - target) * log_of(A(1) - probability);
         entropy += h * class_weight(c);
         shares += binary ? V{} + class_weight(c) : target * class_weight(c);
       }
-      StoreVector<A>(entropy, entropy_ + k);
-      StoreVector<A>(shares, shares_ + k);
+      StoreWide<A>(entropy, entropy_ + k);
+      StoreWide<A>(shares, shares_ + k);
     });
   }
 

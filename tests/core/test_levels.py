@@ -1,4 +1,4 @@
-"""The core exists once for each x86-64 level: the linker picks one, and both give the same bits."""
+"""The core exists once for each x86-64 level: the linker picks one, and all give the same bits."""
 
 import os
 import platform
@@ -17,8 +17,11 @@ from helpers.tolerances import assert_same_bits
 
 Core = types.ModuleType
 
-# What GLIBC_TUNABLES must be for the linker to pass over x86-64-v3.
-BASELINE = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2"}
+# What GLIBC_TUNABLES must be for the linker to pass over higher levels than each.
+LOWER_LEVELS = {
+    "x86-64": {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2"},
+    "x86-64-v3": {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F"},
+}
 # Set in the run of the whole folder at the baseline, which must not start another.
 LEVEL_WANTED = os.environ.get("TFSEG_TEST_LEVEL")
 
@@ -40,19 +43,27 @@ in_a_run_of_its_own = pytest.mark.skipif(
 )
 
 
-def test_level_is_one_that_was_built_for_this_processor(core: Core) -> None:
-    flags = Path("/proc/cpuinfo").read_text().split()
-    if LEVEL_WANTED is not None:
-        assert core.level() == LEVEL_WANTED
-    elif {"avx2", "bmi2", "fma"} <= set(flags) and not os.environ.get("GLIBC_TUNABLES"):
-        assert core.level() == "x86-64-v3"
-    else:
-        assert core.level() == "x86-64"
+def best_level() -> str:
+    """The highest level that this processor reaches and the core was built for."""
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    if not {"avx2", "bmi2", "fma"} <= flags:
+        return "x86-64"
+    fourth = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+    return "x86-64-v4" if fourth <= flags else "x86-64-v3"
 
 
-@pytest.fixture(scope="module")
-def at_baseline(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, np.ndarray]:
-    """The sample results of a fresh process, in which the linker passes over x86-64-v3."""
+@pytest.mark.skipif("GLIBC_TUNABLES" in os.environ and not LEVEL_WANTED, reason="tuned by the user")
+def test_level_is_the_best_of_this_processor_or_the_one_asked_for(core: Core) -> None:
+    assert core.level() == (LEVEL_WANTED or best_level())
+
+
+@pytest.fixture(scope="module", params=LOWER_LEVELS)
+def at_lower_level(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, np.ndarray]:
+    """The sample results of a fresh process, in which the linker passes over higher levels."""
+    if request.param >= best_level():
+        pytest.skip(f"{request.param} is no lower level than this processor's")
     file = tmp_path_factory.mktemp("levels") / "results.npz"
     output = run_python(
         """
@@ -68,25 +79,27 @@ def at_baseline(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, np.nda
         np.savez(sys.argv[1], **{k: v.view(f"u{v.itemsize}") for k, v in results.items()})
         """,
         file,
-        env=BASELINE,
+        env=LOWER_LEVELS[request.param],
     )
-    assert output == "x86-64\n"
+    assert output == f"{request.param}\n"
     return dict(np.load(file))
 
 
 @in_a_run_of_its_own
-def test_baseline_gives_bitwise_the_same(core: Core, at_baseline: Mapping[str, np.ndarray]) -> None:
+def test_lower_levels_give_bitwise_the_same(
+    core: Core, at_lower_level: Mapping[str, np.ndarray]
+) -> None:
     for name, expected in all_sample_results(core):
-        assert_same_bits(at_baseline[name].view(expected.dtype), expected)
+        assert_same_bits(at_lower_level[name].view(expected.dtype), expected)
 
 
 @in_a_run_of_its_own
-def test_baseline_pools_every_half_precision_number_to_the_same_bits(
-    core: Core, at_baseline: Mapping[str, np.ndarray]
+def test_lower_levels_pool_every_half_precision_number_to_the_same_bits(
+    core: Core, at_lower_level: Mapping[str, np.ndarray]
 ) -> None:
     """NaN with any payload too."""
     for name, expected in every_number_pooled(core):
-        assert_same_bits(at_baseline[name].view(expected.dtype), expected)
+        assert_same_bits(at_lower_level[name].view(expected.dtype), expected)
 
 
 @in_a_run_of_its_own
@@ -104,7 +117,7 @@ def test_all_tests_of_the_core_pass_at_the_baseline() -> None:
         ],
         env={
             **os.environ,
-            **BASELINE,
+            **LOWER_LEVELS["x86-64"],
             "TFSEG_TEST_LEVEL": "x86-64",
             "TFSEG_TEST_SCALE": "0.3",
         },
