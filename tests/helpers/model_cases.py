@@ -17,4 +17,21 @@ class ModelCase(NamedTuple):
 
 def model_cases() -> dict[str, ModelCase]:
     """Returns the cases by their names; TensorFlow is imported here only."""
-    return {}
+    from tfseg_ops.layers import DenseCRF
+    from tfseg_ops.models import unet
+
+    def small_unet(**options: Any) -> Callable[[], Any]:
+        return lambda: unet(3, (None, None, 3), **{"filters": (4, 8), **options})
+
+    crf = DenseCRF(2, num_inference_iterations=2, bilateral_color_sdev=13 / 255)
+    return {
+        "unet": ModelCase(small_unet(filters=(4, 8, 8)), num_classes=3),
+        "unet-unpool-crf": ModelCase(small_unet(unpool=True, crf=crf), num_classes=3),
+        "unet-nearest-batch-residual-dilated": ModelCase(
+            small_unet(upsampling="nearest", norm="batch", residual=True, dilations=(1, 2)),
+            num_classes=3,
+        ),
+        "unet-bilinear-group": ModelCase(
+            small_unet(upsampling="bilinear", norm="group"), num_classes=3
+        ),
+    }

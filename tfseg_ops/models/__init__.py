@@ -4,4 +4,7 @@ Functions that return a `keras.Model`. Images are `[batch, height, width, channe
 unless said. `docs/models.md` has each model's paper and where ours differs.
 """
 
-__all__: list[str] = []
+from tfseg_ops.models.predict_tiled import predict_tiled
+from tfseg_ops.models.unet import unet
+
+__all__ = ["predict_tiled", "unet"]
