@@ -124,7 +124,7 @@ def test_all_tests_of_the_core_pass_at_the_baseline() -> None:
         cwd=TESTS.parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert process.returncode == 0, process.stdout[-5000:] + process.stderr[-2000:]
 
