@@ -80,6 +80,13 @@ def test_each_file_belongs_to_an_op(folder: str, pattern: str, shared: set[str])
     assert names - shared <= set(STEMS)
 
 
+def test_each_example_is_run_by_a_test_of_its_name() -> None:
+    examples = [path.stem for path in (ROOT / "examples").glob("*.py")]
+    assert examples
+    for name in examples:
+        assert "--smoke" in (ROOT / f"tests/examples/test_{name}.py").read_text(), name
+
+
 def test_each_op_is_a_function_in_numpy() -> None:
     assert {stem for stem in STEMS if callable(getattr(_core, stem, None))} == set(STEMS)
 

@@ -12,19 +12,28 @@ class ModelCase(NamedTuple):
     num_classes: int | None = None  # of the logits; None: the model returns images
     scale: int = 1  # output size over input size
     sizes: tuple[tuple[int, int], ...] = ((31, 37), (8, 64), (1, 1))  # that it must take
+    training_size: tuple[int, int] = (33, 38)  # of the images in the other tests
     highest: float = 1.0  # grey value of white
 
 
 def model_cases() -> dict[str, ModelCase]:
     """Returns the cases by their names; TensorFlow is imported here only."""
     from tfseg_ops.layers import DenseCRF
-    from tfseg_ops.models import unet
+    from tfseg_ops.models import conv_autoencoder, dense_autoencoder, unet
 
     def small_unet(**options: Any) -> Callable[[], Any]:
         return lambda: unet(3, (None, None, 3), **{"filters": (4, 8), **options})
 
     crf = DenseCRF(2, num_inference_iterations=2, bilateral_color_sdev=13 / 255)
     return {
+        "dense_autoencoder": ModelCase(
+            lambda: dense_autoencoder((12, 10, 3), (64, 16)),
+            sizes=((12, 10),),
+            training_size=(12, 10),
+        ),
+        "conv_autoencoder": ModelCase(
+            lambda: conv_autoencoder((None, None, 3), (8, 16), 4, norm="group")
+        ),
         "unet": ModelCase(small_unet(filters=(4, 8, 8)), num_classes=3),
         "unet-unpool-crf": ModelCase(small_unet(unpool=True, crf=crf), num_classes=3),
         "unet-nearest-batch-residual-dilated": ModelCase(

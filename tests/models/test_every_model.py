@@ -11,7 +11,6 @@ from helpers.processes import run_python
 
 CASES = model_cases()
 every_model = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-TRAINING_SIZE = (33, 38)
 
 
 def images_of(case: ModelCase, batch: int, size: tuple[int, int]) -> np.ndarray:
@@ -59,7 +58,7 @@ def test_no_size_is_refused(case: ModelCase) -> None:
 def test_a_few_steps_lower_the_loss(case: ModelCase, mode: str) -> None:
     model = built(case)
     compiled(case, model, run_eagerly=mode == "eager", jit_compile=mode == "jit_compile")
-    images = images_of(case, 2, TRAINING_SIZE)
+    images = images_of(case, 2, case.training_size)
     history = model.fit(images, targets_of(case, images), epochs=6, verbose=0).history["loss"]
     assert np.isfinite(history).all()
     assert min(history[3:]) < 0.97 * history[0]
@@ -70,7 +69,7 @@ def test_mixed_precision_trains_and_returns_float32(case: ModelCase) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = built(case)
     compiled(case, model, jit_compile=False)
-    images = images_of(case, 2, TRAINING_SIZE)
+    images = images_of(case, 2, case.training_size)
     assert np.isfinite(model.fit(images, targets_of(case, images), verbose=0).history["loss"]).all()
     assert all(variable.dtype == "float32" for variable in model.trainable_variables)
     assert model(images).dtype == "float32"
@@ -80,7 +79,7 @@ def test_saved_models_give_the_same_numbers_in_a_fresh_process(tmp_path: Path) -
     """All of them in one: starting TensorFlow takes longer than loading a model."""
     for name, case in CASES.items():
         model = built(case)
-        images = images_of(case, 1, TRAINING_SIZE)
+        images = images_of(case, 1, case.training_size)
         model.save(tmp_path / f"{name}.keras")
         model.save_weights(tmp_path / f"{name}.weights.h5")
         np.savez(tmp_path / f"{name}.npz", images=images, outputs=model(images))

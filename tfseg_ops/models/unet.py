@@ -7,6 +7,7 @@ import keras
 
 from tfseg_ops import _checks
 from tfseg_ops.layers import CropLike2D, DenseCRF, MaxPoolingWithArgmax2D, MaxUnpooling2D
+from tfseg_ops.models import _arguments
 from tfseg_ops.models._blocks import NORMS, convolve
 
 _NAME = "unet"
@@ -88,8 +89,8 @@ def unet(
         MICCAI 2015, figure 1 and sections 2 and 3.
     """
     classes = _checks.integer(_NAME, "num_classes", num_classes, 2 if crf else 1)
-    widths = _integers("filters", filters, 2)
-    rates = _integers("dilations", (1, 1) if dilations is None else dilations, 1)
+    widths = _arguments.widths(_NAME, "filters", filters, 2)
+    rates = _arguments.widths(_NAME, "dilations", (1, 1) if dilations is None else dilations)
     _checks.choice(_NAME, "padding", padding, ("same", "valid"))
     _checks.choice(_NAME, "upsampling", upsampling, tuple(_LOST))
     _checks.choice(_NAME, "norm", norm, NORMS)
@@ -98,7 +99,7 @@ def unet(
     if not isinstance(crf, bool | DenseCRF):
         _checks.refuse(_NAME, "crf", "be True, False or a DenseCRF", crf)
     rate = _checks.probability(_NAME, "dropout", dropout) if dropout else 0.0
-    shape = _input_shape(input_shape)
+    shape = _arguments.image_shape(_NAME, input_shape)
     if padding == "valid":
         _require_scores(shape, len(widths), sum(rates), _LOST[upsampling])
     options: dict[str, Any] = {
@@ -205,23 +206,6 @@ def _refine(logits: Any, image: Any, crf: bool | DenseCRF, first: int | None) ->
     if first is not None:
         image = CropLike2D(first, dtype="float32", name="crop_image")([image, logits])
     return layer([logits, image])
-
-
-def _integers(argument: str, values: Any, least: int) -> list[int]:
-    """Returns a list of at least so many positive ints."""
-    if not isinstance(values, list | tuple) or len(values) < least:
-        _checks.refuse(_NAME, argument, f"be a list of at least {least} ints", values)
-    return [_checks.integer(_NAME, argument, value, 1) for value in values]
-
-
-def _input_shape(values: Any) -> tuple[int | None, ...]:
-    if not isinstance(values, list | tuple) or len(values) != 3 or values[2] is None:
-        rule = "be (height, width, channels), of which the sizes may be None"
-        _checks.refuse(_NAME, "input_shape", rule, values)
-    return tuple(
-        None if value is None else _checks.integer(_NAME, "input_shape", value, 1)
-        for value in values
-    )
 
 
 def _require_scores(shape: Sequence[int | None], levels: int, reach: int, lost: int) -> None:

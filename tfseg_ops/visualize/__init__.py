@@ -2,5 +2,7 @@
 
 from tfseg_ops.visualize.deconvnet import FeatureProjections as FeatureProjections
 from tfseg_ops.visualize.deconvnet import deconvnet
+from tfseg_ops.visualize.sample_grid_callback import SampleGridCallback
+from tfseg_ops.visualize.tsne_plot import tsne_plot
 
-__all__ = ["deconvnet"]
+__all__ = ["SampleGridCallback", "deconvnet", "tsne_plot"]
