@@ -671,10 +671,10 @@ TFSEG_INLINE A Fold(const Vector<A> (&unit)[kRegisters], Fn&& fn) {
   lanes = fn(unit[0], unit[1]);
 #endif
   if constexpr (std::is_same_v<A, float>) {
-    lanes = fn(lanes, __builtin_shufflevector(lanes, lanes, 2, 3, 2, 3));
-    lanes = fn(lanes, __builtin_shufflevector(lanes, lanes, 1, 1, 1, 1));
+    lanes = fn(lanes, Q{lanes[2], lanes[3], lanes[2], lanes[3]});
+    lanes = fn(lanes, Q{lanes[1], lanes[1], lanes[1], lanes[1]});
   } else {
-    lanes = fn(lanes, __builtin_shufflevector(lanes, lanes, 1, 1));
+    lanes = fn(lanes, Q{lanes[1], lanes[1]});
   }
   return lanes[0];
 }

@@ -19,7 +19,15 @@ class ModelCase(NamedTuple):
 def model_cases() -> dict[str, ModelCase]:
     """Returns the cases by their names; TensorFlow is imported here only."""
     from tfseg_ops.layers import DenseCRF
-    from tfseg_ops.models import conv_autoencoder, dense_autoencoder, unet
+    from tfseg_ops.models import (
+        conv_autoencoder,
+        deconvnet,
+        dense_autoencoder,
+        fcn,
+        segnet,
+        super_resolution,
+        unet,
+    )
 
     def small_unet(**options: Any) -> Callable[[], Any]:
         return lambda: unet(3, (None, None, 3), **{"filters": (4, 8), **options})
@@ -42,5 +50,25 @@ def model_cases() -> dict[str, ModelCase]:
         ),
         "unet-bilinear-group": ModelCase(
             small_unet(upsampling="bilinear", norm="group"), num_classes=3
+        ),
+        "fcn_32s": ModelCase(lambda: fcn(3, "32s", width=1 / 32), num_classes=3, highest=255.0),
+        # A weak CRF: the default one is for networks that know something already.
+        "fcn_8s_crf": ModelCase(
+            lambda: fcn(
+                3, "8s", width=1 / 32, padding="same", crf=DenseCRF(2, 2, bilateral_weight=1)
+            ),
+            num_classes=3,
+            highest=255.0,
+        ),
+        "deconvnet": ModelCase(lambda: deconvnet(3, width=1 / 24), num_classes=3),
+        "segnet": ModelCase(lambda: segnet(3, width=1 / 32), num_classes=3),
+        "super_resolution_autoencoder": ModelCase(
+            lambda: super_resolution("autoencoder", 2, filters=(8, 8)), scale=2
+        ),
+        "super_resolution_unet": ModelCase(
+            lambda: super_resolution("unet", 2, filters=(8, 8)), scale=2
+        ),
+        "super_resolution_residual": ModelCase(
+            lambda: super_resolution("residual", 3, filters=8, num_blocks=2), scale=3
         ),
     }

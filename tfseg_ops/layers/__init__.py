@@ -2,6 +2,7 @@
 
 from tfseg_ops.layers.crop_like_2d import CropLike2D
 from tfseg_ops.layers.dense_crf import DenseCRF
+from tfseg_ops.layers.depth_to_space_2d import DepthToSpace2D
 from tfseg_ops.layers.max_pooling_with_argmax_2d import MaxPoolingWithArgmax2D
 from tfseg_ops.layers.max_unpooling_2d import MaxUnpooling2D
 from tfseg_ops.layers.mean_field_step import MeanFieldStep
@@ -12,6 +13,7 @@ from tfseg_ops.layers.roi_align import ROIAlign
 __all__ = [
     "CropLike2D",
     "DenseCRF",
+    "DepthToSpace2D",
     "MaxPoolingWithArgmax2D",
     "MaxUnpooling2D",
     "MeanFieldStep",

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfseg_ops import _checks
+from tfseg_ops.layers import DenseCRF
 
 
 def image_shape(model: str, value: Any, *, fixed: bool = False) -> tuple[Any, ...]:
@@ -21,3 +22,10 @@ def widths(model: str, argument: str, value: Any, least: int = 1) -> list[int]:
     if not isinstance(value, (list, tuple)) or len(value) < least:
         _checks.refuse(model, argument, f"be a list of ints, at least {least} of them", value)
     return [_checks.integer(model, argument, width, 1) for width in value]
+
+
+def classes(model: str, num_classes: Any, crf: Any) -> int:
+    """Returns the number of classes, of which a CRF needs two."""
+    if not isinstance(crf, (bool, DenseCRF)):
+        _checks.refuse(model, "crf", "be True, False or a DenseCRF", crf)
+    return _checks.integer(model, "num_classes", num_classes, 1 if crf is False else 2)

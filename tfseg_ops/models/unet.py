@@ -8,7 +8,7 @@ import keras
 from tfseg_ops import _checks
 from tfseg_ops.layers import CropLike2D, DenseCRF, MaxPoolingWithArgmax2D, MaxUnpooling2D
 from tfseg_ops.models import _arguments
-from tfseg_ops.models._blocks import NORMS, convolve
+from tfseg_ops.models._blocks import NORMS, convolve, refine
 
 _NAME = "unet"
 # Rows that a valid decoder loses at each side of a map that it has enlarged.
@@ -88,7 +88,7 @@ def unet(
         Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation,
         MICCAI 2015, figure 1 and sections 2 and 3.
     """
-    classes = _checks.integer(_NAME, "num_classes", num_classes, 2 if crf else 1)
+    classes = _arguments.classes(_NAME, num_classes, crf)
     widths = _arguments.widths(_NAME, "filters", filters, 2)
     rates = _arguments.widths(_NAME, "dilations", (1, 1) if dilations is None else dilations)
     _checks.choice(_NAME, "padding", padding, ("same", "valid"))
@@ -96,8 +96,6 @@ def unet(
     _checks.choice(_NAME, "norm", norm, NORMS)
     if _checks.boolean(_NAME, "unpool", unpool) and padding == "valid":
         _checks.refuse(_NAME, "padding", 'be "same" where maps are unpooled', '"valid"')
-    if not isinstance(crf, bool | DenseCRF):
-        _checks.refuse(_NAME, "crf", "be True, False or a DenseCRF", crf)
     rate = _checks.probability(_NAME, "dropout", dropout) if dropout else 0.0
     shape = _arguments.image_shape(_NAME, input_shape)
     if padding == "valid":
@@ -135,8 +133,11 @@ def unet(
         x = _convolve_level(x, width, name=name, **options)
         first += 4
     logits = keras.layers.Conv2D(classes, 1, dtype="float32", name="logits")(x)
-    if crf:
-        logits = _refine(logits, image, crf, first if padding == "valid" else None)
+    if crf is not False:
+        window = image  # that the logits stand for
+        if padding == "valid":
+            window = CropLike2D(first, dtype="float32", name="crop_image")([image, logits])
+        logits = refine(logits, window, crf)
     return keras.Model(image, logits, name=_NAME)
 
 
@@ -196,16 +197,6 @@ def _fit(x: Any, skip: Any, padding: str, first: int, name: str) -> tuple[Any, A
     if padding == "valid":
         return x, crop([skip, x])
     return crop([x, skip]), skip
-
-
-def _refine(logits: Any, image: Any, crf: bool | DenseCRF, first: int | None) -> Any:
-    """Refines logits by the part of the image that they stand for."""
-    layer = crf if isinstance(crf, DenseCRF) else DenseCRF()
-    # float32 whatever the policy: the image must not be rounded, nor what the model returns.
-    layer = type(layer).from_config({**layer.get_config(), "name": "crf", "dtype": "float32"})
-    if first is not None:
-        image = CropLike2D(first, dtype="float32", name="crop_image")([image, logits])
-    return layer([logits, image])
 
 
 def _require_scores(shape: Sequence[int | None], levels: int, reach: int, lost: int) -> None:
