@@ -42,7 +42,8 @@ def test_smoke_run_writes_crops_and_tables(tmp_path):
     assert list(tables) == ["antialiased"]
     for downscaling, rows in tables.items():
         assert (output / f"crops_{downscaling}.png").read_bytes().startswith(b"\x89PNG")
-        assert list(rows) == ["bilinear", "bicubic", "auto-encoder", "U-Net", "residual"]
+        learned = ["auto-encoder", "U-Net", "residual", "residual, 8 views"]
+        assert list(rows) == ["bilinear", "bicubic", *learned]
         for name, row in rows.items():
             assert f"| {name} " in report
             assert list(row["photographs"]) == ["astronaut", "cat", "flower", "rocket"]
@@ -55,6 +56,25 @@ def test_smoke_run_writes_crops_and_tables(tmp_path):
         assert 25 < rows["bilinear"]["psnr"] < rows["bicubic"]["psnr"] - 0.3
         for name in ("U-Net", "residual"):
             assert abs(rows[name]["psnr"] - rows["bilinear"]["psnr"]) < 1.5
+
+
+def test_views_are_put_back_before_they_are_averaged(example):
+    small = np.random.default_rng(0).uniform(size=(3, 5, 3)).astype(np.float32)
+
+    def enlarge(image):
+        return image.repeat(4, axis=0).repeat(4, axis=1)
+
+    np.testing.assert_allclose(example.in_all_views(enlarge, small), enlarge(small), 1e-6)
+    corner = np.zeros((12, 20, 3))
+    for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        corner[y, x] = 2 / 8
+
+    def mark(image):  # two of the eight views bring each corner to the first place
+        marked = np.zeros((4 * image.shape[0], 4 * image.shape[1], 3))
+        marked[0, 0] = 1
+        return marked
+
+    np.testing.assert_allclose(example.in_all_views(mark, small), corner)
 
 
 def test_both_ways_to_make_photographs_small_are_the_default(example, monkeypatch):
