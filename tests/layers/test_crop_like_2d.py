@@ -55,6 +55,11 @@ def test_other_inputs_than_two_are_refused() -> None:
         CropLike2D()([IMAGE, LIKE, LIKE])
 
 
+def test_other_ranks_than_four_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"CropLike2D: 'like' must have shape \[batch, height, "):
+        CropLike2D()([IMAGE, LIKE[0]])
+
+
 @pytest.mark.parametrize("offset", [3, (1, 2), "center"])
 def test_config_makes_the_same_layer(offset) -> None:
     layer = CropLike2D(offset)

@@ -35,5 +35,10 @@ def test_bad_size_is_named() -> None:
         PadToMinimum2D(0)
 
 
+def test_other_ranks_than_four_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"PadToMinimum2D: 'inputs' must have shape \[batch, "):
+        PadToMinimum2D(3)(IMAGE[0])
+
+
 def test_config_makes_the_same_layer() -> None:
     assert PadToMinimum2D.from_config(PadToMinimum2D((3, 4)).get_config()).size == [3, 4]

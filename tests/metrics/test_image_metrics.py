@@ -192,3 +192,18 @@ def test_two_replicas_in_mixed_precision_measure_what_one_does() -> None:
         timeout=300,
     )
     assert output.split()[-1] == "same"
+
+
+@every_metric
+def test_compiled_shapes_that_do_not_fit_give_nan(kind: type) -> None:
+    metric = kind()
+    unknown = tf.TensorSpec([None] * 4, tf.float32)
+
+    @tf.function(jit_compile=True, input_signature=[unknown, unknown])
+    def update(truth: tf.Tensor, prediction: tf.Tensor) -> None:
+        metric.update_state(truth, prediction)
+
+    update(tf.constant(TRUTH), tf.constant(FOUND))
+    assert np.isfinite(metric.result())
+    update(tf.constant(TRUTH), tf.constant(FOUND[:1]))  # would broadcast
+    assert np.isnan(metric.result())

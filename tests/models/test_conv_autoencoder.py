@@ -51,7 +51,8 @@ def test_halves_are_usable_apart_also_after_loading(tmp_path: Path) -> None:
         np.testing.assert_allclose(decoded, model(images), rtol=1e-5, atol=1e-6)
 
 
-def test_output_stays_where_the_image_was() -> None:
+@pytest.mark.parametrize("size", [(9, 13), (8, 14)])
+def test_output_stays_where_the_image_was(size: tuple[int, int]) -> None:
     """With weights that copy, each pixel of the output comes from the block that it lies in."""
     model = conv_autoencoder(
         filters=(1, 1), code_channels=1, activation="linear", output_activation=None
@@ -60,9 +61,9 @@ def test_output_stays_where_the_image_was() -> None:
     copy[1, 1] = 1
     kernels = [len(weight.shape) == 4 for weight in model.weights]
     model.set_weights([copy if kernel else np.zeros(1) for kernel in kernels])
-    # Odd sizes: "same" pads one row on each side, so the strides meet rows 0, 2, 4 ... at centre.
-    image = np.arange(9 * 13.0).reshape(1, 9, 13, 1)
-    expected = image[:, ::4, ::4].repeat(4, 1).repeat(4, 2)[:, :9, :13]
+    height, width = size
+    image = np.arange(1.0 * height * width).reshape(1, height, width, 1)
+    expected = image[:, ::4, ::4].repeat(4, 1).repeat(4, 2)[:, :height, :width]
     np.testing.assert_allclose(model(image), expected)
 
 
@@ -95,13 +96,16 @@ def test_output_has_the_range_of_its_activation(
     [
         (
             {"input_shape": (28, 28)},
-            r"'input_shape' must be \(height, width, channels\), where None stands for any height "
-            r"or width, got \(28, 28\)",
+            r"'input_shape' must be \(height, width, channels\): positive ints, None for any "
+            r"height or width, got \(28, 28\)",
         ),
         ({"input_shape": (None, None, None)}, "'input_shape' must be .*, got"),
-        ({"input_shape": (None, -1, 1)}, "'input_shape' must be an int of at least 1, got -1"),
-        ({"filters": []}, r"'filters' must be a list of ints, at least 1 of them, got \[\]"),
-        ({"filters": (8, 2.5)}, "'filters' must be an int of at least 1, got 2.5"),
+        ({"input_shape": (None, -1, 1)}, "'input_shape' must be .*, got \\(None, -1, 1\\)"),
+        ({"filters": []}, r"'filters' must be a list of positive ints, at least 1, got \[\]"),
+        (
+            {"filters": (8, 2.5)},
+            r"'filters' must be a list of positive ints.* got \(8, 2.5\)",
+        ),
         ({"code_channels": 0}, "'code_channels' must be an int of at least 1, got 0"),
         ({"norm": "layer"}, '\'norm\' must be None, "batch" or "group", got layer'),
         ({"activation": "tahn"}, "tahn"),

@@ -83,8 +83,11 @@ def test_a_training_step_is_the_same_in_stock_tensorflow() -> None:
     ("options", "words"),
     [
         ({"num_classes": 1.5}, "'num_classes' must be an int of at least 1, got 1.5"),
-        ({"input_shape": 224}, "'input_shape' must be (height, width, channels), where"),
-        ({"input_shape": (8, 8, None)}, "'input_shape' must be (height, width, channels), where"),
+        ({"input_shape": 224}, "'input_shape' must be (height, width, channels)"),
+        (
+            {"input_shape": (8, 8, None)},
+            "'input_shape' must be (height, width, channels)",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, object], words: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.tolerances import assert_close
 
 from tfseg_ops.models import predict_tiled, unet
@@ -79,6 +80,55 @@ def test_tiles_begin_where_pooling_windows_do(models) -> None:
     assert np.abs(tiled[:, SEEN:-SEEN, SEEN:-SEEN] - whole).max() > 1e-2
 
 
+def test_strided_layers_need_sizes_that_are_multiples_of_the_stride() -> None:
+    """Windows of 3x3 at every second pixel begin at 0 or -1, by the size's parity."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input([None, None, 1])
+    x = keras.layers.Conv2D(2, 3, strides=2, padding="same")(image)
+    model = keras.Model(image, keras.layers.Conv2DTranspose(1, 2, strides=2)(x))
+    images = random_images(1, 41, 40, 1)
+    options = {"tile_size": 16, "margin": 4, "overlap": 0, "multiple": 2}
+    inside = np.s_[:, 4:36, 4:36]
+    even = predict_tiled(model, images[:, :40], **options)
+    np.testing.assert_allclose(even[inside], model(images[:, :40])[inside], rtol=1e-5, atol=1e-6)
+    odd = predict_tiled(model, images, **options)
+    assert np.abs(odd[inside] - model(images)[inside]).mean() > 0.05
+
+
+@pytest.mark.parametrize("crop", [0, 1])
+def test_models_that_round_up_take_tiles_that_are_not_rounded(crop) -> None:
+    image = keras.Input([None, None, 1])
+    pooled = keras.layers.MaxPooling2D(4, padding="same")(keras.layers.Cropping2D(crop)(image))
+    model = keras.Model(image, keras.layers.UpSampling2D(4)(pooled))
+    images = random_images(1, 32 + 2 * crop, 48 + 2 * crop, 1)
+    options = {"margin": 0, "overlap": 0, "multiple": 4}
+    tiled = predict_tiled(model, images, 16 + 2 * crop, **options)
+    assert_close(tiled[:, crop : crop + 32, crop : crop + 48], model(images))
+    for more in (-2, -1, 1):
+        with pytest.raises(ValueError, match="'tile_size' must be one that the model does not"):
+            predict_tiled(model, images, 16 + 2 * crop + more, **options)
+
+
+@pytest.mark.parametrize(
+    ("upsampling", "dilations", "reach"),
+    [
+        ("transposed", (1, 1), 107),
+        ("nearest", (1, 1), 122),
+        ("bilinear", (1, 1), 137),
+        ("transposed", (1, 2), 123),
+    ],
+)
+def test_a_pixel_of_five_levels_sees_as_far_as_is_said(upsampling, dilations, reach) -> None:
+    model = unet(1, filters=(1, 1, 1, 1, 1), dropout=0, upsampling=upsampling, dilations=dilations)
+    for variable in model.trainable_variables:  # what is seen is never cancelled
+        variable.assign(tf.fill(variable.shape, 0.0 if "bias" in variable.path else 0.5))
+    places = np.arange(160, 176)  # in all parts of a window that is pooled
+    images = np.zeros([16, 320, 320, 1], np.float32)
+    images[np.arange(16), places, places] = 1
+    image, row, column, _ = np.nonzero(model.predict(images, verbose=0))
+    assert np.abs([row - places[image], column - places[image]]).max() == reach
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 31), (16, 40), (67, 45)])
 @pytest.mark.parametrize(
     ("margin", "overlap"), [(None, None), (0, 0), (0, 5), (2, 6), ((1, 4), (3, 0))]
@@ -127,6 +177,51 @@ def test_models_of_a_fixed_size_are_tiled_by_that_size(models) -> None:
     )
     with pytest.raises(ValueError, match=r"'tile_size' must be the size of the model's input"):
         predict_tiled(fixed, images, 64, multiple=STRIDE)
+
+
+def test_models_that_crop_and_enlarge_need_an_input_of_unknown_size() -> None:
+    def cropping(size: int | None, crop: int, scale: int) -> Any:
+        image = keras.Input([size, size, 1])
+        x = keras.layers.Cropping2D(crop)(image)
+        return keras.Model(image, keras.layers.UpSampling2D(scale)(x))
+
+    images = random_images(1, 33, 20, 1)
+    wanted = images.repeat(3, 1).repeat(3, 2)
+    for tile_size, crop in [(20, 8), (60, 5)]:
+        tiled = predict_tiled(cropping(None, crop, 3), images, tile_size, multiple=1)
+        assert_close(tiled, wanted)
+    assert_close(predict_tiled(cropping(60, 0, 3), images, 60, multiple=1), wanted)
+    assert_close(predict_tiled(cropping(60, 5, 1), images, 60, multiple=1), images)
+    with pytest.raises(ValueError, match=r"'model' must .* or have an input of unknown size, got"):
+        predict_tiled(cropping(60, 5, 3), images, 60, multiple=1)
+
+
+@pytest.mark.filterwarnings("ignore:The structure of .inputs. does")
+def test_input_and_output_may_be_in_a_list_or_a_dict(copying) -> None:
+    images = random_images(3, 10, 20, 2)
+    image, output = copying.input, copying.output
+    for inputs, outputs in [
+        (image, [output]),
+        (image, {"a": output}),
+        ([image], output),
+        ({image.name: image}, [[output]]),
+    ]:
+        model = keras.Model(inputs, outputs)
+        assert_close(predict_tiled(model, images, 8, multiple=1, batch_size=2), images)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_new_result_is_float32_and_out_has_the_dtype_that_is_wanted(dtype) -> None:
+    image = keras.Input([None, None, 2], dtype=dtype)
+    model = keras.Model(image, keras.layers.Identity(dtype=dtype)(image))
+    images = random_images(1, 10, 20, 2).astype(dtype)
+    assert model(images).dtype == dtype
+    tiled = predict_tiled(model, images, 8, multiple=1)
+    assert tiled.dtype == np.float32
+    assert_close(tiled, images.astype(np.float32))
+    out = np.zeros(images.shape, dtype)
+    assert predict_tiled(model, images, 8, overlap=0, multiple=1, out=out) is out
+    np.testing.assert_array_equal(out, images)
 
 
 class Watched:
@@ -200,6 +295,8 @@ def test_progress_is_shown_if_wanted(copying, capsys) -> None:
         ({"multiple": 0}, "'multiple' must be an int of at least 1, got 0"),
         ({"batch_size": 0}, "'batch_size' must be an int of at least 1, got 0"),
         ({"verbose": 2}, r"'verbose' must lie in \[0, 1\], got 2"),
+        ({"out": [1]}, "'out' must be an array that can be written to, got list"),
+        ({"out": tf.zeros([1, 8, 8, 2])}, "'out' must be an array that can be written to, got "),
         ({"out": np.zeros([1, 8, 8, 1])}, r"'out' must have shape \[1, 8, 8, 2\], got "),
         ({"out": np.zeros([1, 8, 8, 2], int)}, "'out' must be of a floating dtype, got int64"),
     ],
@@ -219,6 +316,7 @@ def test_models_whose_output_is_no_image_of_the_tile_are_refused() -> None:
         (keras.layers.UpSampling2D((1, 2))(image), "enlarge height and width alike"),
         (keras.layers.GlobalAveragePooling2D()(image), "return .batch, height, width, channels"),
         ([image, image], "be a built functional or sequential model of one input"),
+        ({"a": image, "b": image}, "be a built functional or sequential model of one input"),
     ]:
         with pytest.raises(ValueError, match=f"^predict_tiled: 'model' must {words}"):
             predict_tiled(keras.Model(image, output), images, 8, multiple=4)

@@ -106,6 +106,8 @@ def rows_lost(options: dict[str, Any]) -> int:
 def least_size(options: dict[str, Any]) -> int:
     """Of images that leave scores, by Keras' own rules for the layers."""
     model = unet(1, padding="valid", **options)
+    # Without the layers that require a size.
+    model = keras.Model(model.get_layer("require_least_size").output, model.output)
     for size in range(2 * rows_lost(options), 200):
         try:
             model.compute_output_shape((1, size, size, 1))
@@ -125,6 +127,38 @@ def test_known_sizes_that_leave_no_scores_are_refused(options) -> None:
         ValueError, match=f"unet: 'input_shape' must have sizes of at least {least}"
     ):
         unet(1, (None, least - 1, 1), padding="valid", **options)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "jit_compile"])
+def test_images_that_leave_no_scores_are_refused_at_run_time(mode, policy, tmp_path) -> None:
+    """Instead of memory that nobody wrote to, which TensorFlow's convolutions return."""
+    keras.config.set_dtype_policy(policy)
+    model = built(2, filters=(2, 2, 3), padding="valid", norm="batch")
+    model.save(tmp_path / "model.keras")
+    call = keras.models.load_model(tmp_path / "model.keras")
+    if mode != "eager":  # of unknown sizes, which are not noticed while the graph is made
+        call = tf.function(
+            call,
+            input_signature=[tf.TensorSpec([None, None, None, 1])],
+            jit_compile=mode == "jit_compile",
+        )
+    image = random_images(45, 44)
+    assert_close(call(image), model(image))
+    error = ValueError if mode == "eager" else tf.errors.InvalidArgumentError
+    for height, width in [(43, 44), (45, 43), (42, 42), (36, 36), (30, 31), (1, 1)]:
+        with pytest.raises(error, match="44"):
+            call(image[:, :height, :width])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_predict_refuses_images_that_leave_no_scores(jit_compile) -> None:
+    model = built(2, filters=(2, 2, 3), padding="valid")
+    model.compile(jit_compile=jit_compile)
+    for size in (44, 50, 46):  # after the second of them the graph has unknown sizes
+        assert model.predict(random_images(size, size), verbose=0).shape[1] == (size - 40) // 4 * 4
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="44"):
+        model.predict(random_images(42, 42), verbose=0)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
@@ -167,6 +201,21 @@ def test_crf_and_masks_are_trained_with_the_network() -> None:
     model.compile(keras.optimizers.Adam(1e-2), loss, jit_compile=False)
     model.fit(images, labels, epochs=2, verbose=0)
     assert all(abs(float(w.numpy()) - b) > 1e-3 for w, b in zip(weights, before, strict=True))
+
+
+def test_a_crf_of_default_settings_is_trained_with_the_network() -> None:
+    model = built(2, (None, None, 3), (2, 4), unpool=True, crf=True)
+    crf = model.get_layer("crf")
+    assert crf.get_config() == DenseCRF(name="crf", dtype="float32").get_config()
+    before = [float(weight.numpy()) for weight in crf.trainable_variables]
+    assert len(before) == 2
+    images = 255 * random_images(9, 10, 3, batch=2)
+    labels = (images.mean(-1) > 128).astype(np.uint8)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss, jit_compile=False)
+    model.fit(images, labels, epochs=2, verbose=0)
+    after = [float(weight.numpy()) for weight in crf.trainable_variables]
+    assert all(abs(new - old) > 1e-3 for new, old in zip(after, before, strict=True))
 
 
 def test_a_layer_given_as_crf_lends_its_settings_only() -> None:
@@ -221,20 +270,24 @@ def test_dropout_ends_the_contracting_path() -> None:
         ({"num_classes": 0}, "'num_classes' must be an int of at least 1, got 0"),
         ({"num_classes": 1, "crf": True}, "'num_classes' must be an int of at least 2, got 1"),
         ({"input_shape": (None, None)}, r"'input_shape' must be \(height, width, channels\)"),
-        ({"input_shape": (None, 0, 1)}, "'input_shape' must be an int of at least 1, got 0"),
-        ({"filters": (8,)}, "'filters' must be a list of ints, at least 2 of them"),
-        ({"filters": (8, 0)}, "'filters' must be an int of at least 1, got 0"),
+        ({"input_shape": (None, 0, 1)}, r"'input_shape' must be .*, got \(None, 0, 1\)"),
+        ({"filters": (8,)}, "'filters' must be a list of positive ints, at least 2"),
+        ({"filters": (8, 0)}, "'filters' must be a list of positive ints, at least 2"),
         ({"padding": "full"}, '\'padding\' must be "same" or "valid", got full'),
         ({"upsampling": "cubic"}, "'upsampling' must be \"transposed\", "),
         ({"norm": "layer"}, '\'norm\' must be None, "batch" or "group", got layer'),
         ({"residual": 1}, "'residual' must be True or False, got 1"),
-        ({"dilations": ()}, "'dilations' must be a list of ints, at least 1 of them"),
+        ({"dilations": ()}, "'dilations' must be a list of positive ints, at least 1"),
         ({"unpool": "yes"}, "'unpool' must be True or False, got yes"),
         (
             {"unpool": True, "padding": "valid"},
             "'padding' must be \"same\" where maps are unpooled",
         ),
-        ({"dropout": 1.0}, "'dropout' must lie between 0 and 1, got 1.0"),
+        ({"dropout": 1.0}, "'dropout' must be less than 1, got 1.0"),
+        ({"dropout": -0.1}, "'dropout' must be a number of at least 0, got -0.1"),
+        ({"dropout": False}, "'dropout' must be a number of at least 0, got False"),
+        ({"dropout": ""}, "'dropout' must be a number of at least 0, got "),
+        ({"dropout": []}, r"'dropout' must be a number of at least 0, got \[\]"),
         ({"crf": "yes"}, "'crf' must be True, False or a DenseCRF, got yes"),
     ],
 )

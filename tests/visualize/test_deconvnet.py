@@ -12,6 +12,7 @@ from helpers.tolerances import assert_close, assert_same
 
 import tfseg_ops
 from tfseg_ops.layers import MaxPoolingWithArgmax2D, MaxUnpooling2D
+from tfseg_ops.models import fcn
 from tfseg_ops.visualize import deconvnet
 
 layers = keras.layers
@@ -67,6 +68,23 @@ def branching(x: Any, relu: Any, pool: Any) -> Any:
     return layers.Conv2D(5, 3, padding="same")(layers.Concatenate()([stem, thin]))
 
 
+def separable_and_cropped(x: Any, relu: Any, pool: Any) -> Any:
+    x = layers.RandomFlip()(layers.Cropping2D(((1, 0), (0, 2)))(x))
+    x = layers.DepthwiseConv2D(3, 2, padding="same", depth_multiplier=2, activation=relu)(x)
+    x = layers.Identity()(pool(2, 1)(x))
+    x = layers.SeparableConv2D(5, 3, dilation_rate=2, padding="same", activation=relu)(x)
+    return layers.SeparableConv2D(3, (1, 2), activation=relu)(layers.RandomRotation(0.5)(x))
+
+
+def preprocessed(x: Any, relu: Any, pool: Any) -> Any:
+    x = keras.ops.stack([x[..., channel] for channel in (2, 1, 0)], axis=-1)
+    x = (x + np.array([0.5, -0.2, 0.1], "float32")) / np.array([0.5, 0.7, 0.9], "float32")
+    x = 2 * (1.5 * x - 0.3) + x[..., ::-1]
+    x = layers.Conv2D(4, 3, padding="same", activation=relu)(x)
+    x = keras.ops.add(pool(3, 2)(x)[..., 1:], 0.1)
+    return layers.Conv2D(3, 2, activation=relu)(x)
+
+
 Builder = Callable[[Any, Any, Any], Any]
 BUILDERS: dict[str, Builder] = {
     build.__name__: build
@@ -77,6 +95,8 @@ BUILDERS: dict[str, Builder] = {
         dilated_in_groups,
         normalised,
         branching,
+        separable_and_cropped,
+        preprocessed,
     )
 }
 every_model = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
@@ -327,6 +347,38 @@ def test_batches_files_and_paths_give_the_same(tmp_path: Any, capsys: Any) -> No
         assert_close(flat(deconvnet(model, mapped, name, 1, 5)), flat(wanted))
 
 
+@pytest.mark.parametrize("rectify", ["relu", "none"])
+def test_convolutions_of_fcn_are_shown_in_the_pixels_before_preprocessing(rectify: str) -> None:
+    keras.utils.set_random_seed(0)
+    model = fcn(3, "32s", width=1 / 32)
+    images = 127 + 127 * random_images(3)
+    shown = deconvnet(model, images, "block3_conv3_activation", 5, rectify=rectify)
+    assert shown.activations.min() > 0
+    assert np.abs(shown.projections).max() > 1e-3
+    # The same convolutions on images that are blue, green, red, less their means.
+    image = x = keras.Input((None, None, 3))
+    for layer in model.layers[model.layers.index(model.get_layer("border")) :]:
+        x = layer(x)
+        if layer.name == "block3_conv3_activation":
+            break
+    prepared = keras.applications.vgg16.preprocess_input(images.copy())
+    alone = deconvnet(keras.Model(image, x), prepared, layer, 5, rectify=rectify)
+    np.testing.assert_array_equal(shown.boxes, alone.boxes)
+    np.testing.assert_allclose(shown.activations, alone.activations, 1e-5)
+    scale = np.abs(alone.projections).max()
+    np.testing.assert_allclose(shown.projections, alone.projections[..., ::-1], 0, 1e-5 * scale)
+
+
+@pytest.mark.parametrize(
+    "relu", [tf.nn.relu, tf.nn.relu6, keras.ops.relu, keras.ops.relu6], ids=lambda f: f.__name__
+)
+def test_relus_of_tensorflow_and_keras_ops_are_those_of_keras(relu: Any) -> None:
+    model, twin = built(overlapping_same, relu), built(overlapping_same, relu.__name__)
+    images = random_images()
+    shown = deconvnet(model, images, last_layer(model), 1)
+    assert_same(flat(shown), flat(deconvnet(twin, images, last_layer(twin), 1)))
+
+
 def test_layers_inside_nested_models_are_found_by_name() -> None:
     image = keras.Input((9, 9, 1))
     first = layers.Conv2D(3, 3, activation="relu", kernel_initializer="ones", name="first")
@@ -368,10 +420,20 @@ def test_deep_models_are_followed() -> None:
     np.testing.assert_allclose(shown.projections[0, :3, :3], 9)
 
 
-def test_half_precision_is_near_full_precision() -> None:
+def branches_of_several_dtypes(x: Any, relu: Any, pool: Any) -> Any:
+    """Where they meet, a pool and an activation pass on what they get, a convolution does not."""
+    x = layers.Concatenate()(
+        [layers.Conv2D(4, 3, padding="same")(x), pool(3, 1, padding="same")(x)]
+    )
+    x = layers.Add()([x, layers.Activation(relu)(x), layers.Conv2D(7, 1, dtype="float32")(x)])
+    return layers.Conv2D(3, 3, activation=relu)(x)
+
+
+@pytest.mark.parametrize("build", [normalised, branching, branches_of_several_dtypes])
+def test_half_precision_is_near_full_precision(build: Builder) -> None:
     images = random_images()
-    wanted = deconvnet(model := built(normalised), images, last_layer(model), 1, top_k=4)
-    half = built(normalised, dtype="mixed_bfloat16")
+    wanted = deconvnet(model := built(build), images, last_layer(model), 1, top_k=4)
+    half = built(build, dtype="mixed_bfloat16")
     assert half.layers[-1].compute_dtype == "bfloat16"
     shown = deconvnet(half, images, last_layer(half), 1, top_k=4)
     assert shown.projections.dtype == shown.activations.dtype == np.float32

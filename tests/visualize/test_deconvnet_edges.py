@@ -117,6 +117,46 @@ def test_layer_that_does_not_run_backwards_is_named(layer: Any) -> None:
     assert deconvnet(model, images, "first", 0).projections.shape == images.shape
 
 
+def test_augmentation_does_nothing() -> None:
+    kinds = ["Brightness", "Contrast", "Hue", "Rotation", "Saturation", "Sharpness", "Zoom"]
+    image = x = keras.Input((4, 5, 3))
+    for kind in kinds:
+        x = getattr(layers, f"Random{kind}")(0.5)(x)
+    for kind in ("ColorJitter", "Flip", "Perspective", "Shear"):
+        x = getattr(layers, f"Random{kind}")()(x)
+    x = layers.RandomTranslation(0.5, 0.5)(x)
+    conv = layers.Conv2D(2, 3, name="conv")
+    model, plain = keras.Model(image, conv(x)), keras.Sequential([keras.Input((4, 5, 3)), conv])
+    images = np.random.default_rng(0).uniform(-1, 300, (2, 4, 5, 3)).astype(np.float32)
+    shown, alone = (deconvnet(one, images, model.layers[-1].name, 0) for one in (model, plain))
+    np.testing.assert_array_equal(shown.projections, alone.projections)
+    np.testing.assert_array_equal(shown.boxes, alone.boxes)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x * x,
+        lambda x: 2 / (x + 3),
+        lambda x: x[:, 1:],
+        lambda x: keras.ops.stack([x[..., 0], x[..., 0]], axis=2),
+        lambda x: keras.ops.stack([x[..., 1], x[..., 0][..., ::-1]], axis=-1),
+        lambda x: x + np.ones((1, 8, 2, 1), "float32"),
+        keras.ops.tanh,
+    ],
+    ids=["square", "inverse", "cut", "stack", "flip", "map", "tanh"],
+)
+def test_operation_that_is_not_affine_in_each_pixel_is_named(operation: Any) -> None:
+    image = keras.Input((None, 2, 2))
+    x = layers.Conv2D(2, 1, name="first")(image)
+    x = layers.Conv2D(1, 1, name="last")(operation(x))
+    model = keras.Model(image, x)
+    images = np.ones((1, 8, 2, 2), np.float32)
+    with pytest.raises(ValueError, match=r"'model' must .* got \w+ '\w+', which is no arithmetic"):
+        deconvnet(model, images, "last", 0)
+    assert deconvnet(model, images, "first", 0).projections.shape == images.shape
+
+
 def test_layer_used_twice_and_layer_without_maps_are_refused() -> None:
     image = keras.Input((8, 8, 2))
     twice = layers.Conv2D(2, 1, name="twice")

@@ -12,6 +12,7 @@ from tensorflow.core.util import event_pb2
 from tfseg_ops.visualize import SampleGridCallback
 
 GAP = 2
+IMAGES = np.ones([2, 4, 4, 1], np.float32)
 
 
 def scaling(factor: float, channels: int = 1, dtype: str = "float32") -> Any:
@@ -151,15 +152,31 @@ def test_nothing_half_written_bears_the_name(
     fit(scaling(1.0), callback)
     before = (tmp_path / "epoch_001.png").read_bytes()
 
-    def fail_half_way(path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(data[:10])
-        raise OSError("no space left on device")
+    class FullDisk(tf.io.gfile.GFile):
+        def write(self, data: bytes) -> None:
+            super().write(data[:10])
+            raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail_half_way)
+    monkeypatch.setattr(tf.io.gfile, "GFile", FullDisk)
     with pytest.raises(OSError, match="no space left"):
         fit(scaling(0.0), callback)
     assert (tmp_path / "epoch_001.png").read_bytes() == before
+    monkeypatch.undo()
+    fit(scaling(0.0), callback)
+    assert (tmp_path / "epoch_001.png").read_bytes() != before
+    assert [file.name for file in tmp_path.iterdir()] == ["epoch_001.png"]
+
+
+def test_folders_may_be_elsewhere_than_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # nothing of "ram:/..." in it
+    fit(scaling(1.0), SampleGridCallback(IMAGES, "ram://grids/png", "ram://grids/logs"), epochs=2)
+    assert not list(tmp_path.iterdir())
+    assert sorted(tf.io.gfile.listdir("ram://grids/png")) == ["epoch_001.png", "epoch_002.png"]
+    with tf.io.gfile.GFile("ram://grids/png/epoch_002.png", "rb") as file:
+        assert tf.io.decode_png(file.read()).shape == (2 * 4 + GAP, 2 * 4 + GAP, 1)
+    assert len(tf.io.gfile.listdir("ram://grids/logs")) == 1
 
 
 def test_sample_is_that_of_the_beginning(tmp_path: Path) -> None:
@@ -177,9 +194,6 @@ def test_mixed_precision_outputs_are_drawn(tmp_path: Path) -> None:
     )
     fit(scaling(0.5), callback)
     assert (cell(read(tmp_path / "epoch_001.png"), 1, 0, 4, 4) == 64).all()
-
-
-IMAGES = np.ones([2, 4, 4, 1], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -217,4 +231,31 @@ def test_bad_arguments_are_named(
 def test_outputs_that_are_no_images_are_named(tmp_path: Path) -> None:
     callback = SampleGridCallback(IMAGES, tmp_path, postprocess=lambda outputs: outputs[..., 0])
     with pytest.raises(ValueError, match=r"'outputs' must have shape .*, got \[2, 4, 4\]"):
+        fit(scaling(1.0), callback)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "got"),
+    [
+        (lambda x: [x, x[:, :1]], "a list of 2"),
+        (lambda x: {"a": x, "b": x[:, :1], "c": x}, "a dict of 3"),
+    ],
+    ids=["list", "dict"],
+)
+def test_several_outputs_without_postprocess_are_refused_with_what_to_do(
+    tmp_path: Path, outputs: Any, got: str
+) -> None:
+    model = scaling(1.0)
+    callback = SampleGridCallback(IMAGES, tmp_path)
+    callback.set_model(keras.Model(model.input, outputs(model.output)))
+    message = f"SampleGridCallback: 'outputs' must .* give a 'postprocess' .*, got {got}"
+    with pytest.raises(ValueError, match=message):
+        callback.on_epoch_end(0)
+
+
+def test_outputs_that_are_class_numbers_are_a_type_error(tmp_path: Path) -> None:
+    callback = SampleGridCallback(
+        IMAGES, tmp_path, postprocess=lambda outputs: tf.cast(outputs, tf.int64)
+    )
+    with pytest.raises(TypeError, match="'outputs' must be uint8, bool or floating, got int64"):
         fit(scaling(1.0), callback)

@@ -55,6 +55,10 @@ class CropLike2D(keras.layers.Layer):
         if len(input_shape) != 2:
             _checks.refuse("CropLike2D", "inputs", "be [x, like]", f"{len(input_shape)}")
         x, like = (tuple(shape) for shape in input_shape)
+        for name, shape in (("x", x), ("like", like)):
+            if len(shape) != 4:
+                rule = "have shape [batch, height, width, channels]"
+                _checks.refuse("CropLike2D", name, rule, _checks.describe(shape))
         offsets = [0, 0] if self.offset == "center" else self.offset
         for larger, smaller, offset in zip(x[1:3], like[1:3], offsets, strict=True):
             if larger is not None and smaller is not None and larger < smaller + offset:

@@ -29,12 +29,16 @@ class PadToMinimum2D(keras.layers.Layer):
         self.size = _checks.pair("PadToMinimum2D", "size", size)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        shape = self.compute_output_shape(inputs.shape)
         missing = tf.maximum(0, self.size - tf.shape(inputs)[1:3])
         padded = tf.pad(inputs, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
-        padded.set_shape(self.compute_output_shape(inputs.shape))
+        padded.set_shape(shape)
         return padded
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        if len(input_shape) != 4:
+            rule = "have shape [batch, height, width, channels]"
+            _checks.refuse("PadToMinimum2D", "inputs", rule, _checks.describe(input_shape))
         batch, height, width, channels = input_shape
         sizes = [
             None if size is None else max(size, least)

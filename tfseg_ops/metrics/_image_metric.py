@@ -1,5 +1,6 @@
 """What the metrics of image quality share: checked pairs of images, and the mean over images."""
 
+import math
 from typing import Any
 
 import keras
@@ -64,8 +65,12 @@ class ImageMetric(keras.metrics.Metric):
         # Sizes that are known at run time only must not broadcast either.
         shapes = [tf.shape(truth), tf.shape(prediction)]
         words = f"{op}: 'y_true' and 'y_pred' must have one shape, got:"
-        tf.debugging.Assert(tf.reduce_all(tf.equal(*shapes)), [words, *shapes])
-        return tf.cast(truth, tf.float64), tf.cast(prediction, tf.float64)
+        same = tf.reduce_all(tf.equal(*shapes))
+        tf.debugging.Assert(same, [words, *shapes])
+        # Compiled, the assertion is nothing: then the score is NaN.
+        zero = tf.constant(0, tf.float64)
+        truth = tf.cast(truth, tf.float64) + tf.where(same, zero, math.nan)
+        return truth, tf.cast(prediction, tf.float64)
 
     def _weights(self, sample_weight: Any, scores: tf.Tensor) -> tf.Tensor:
         """Returns the weights of the images, `[batch]`."""

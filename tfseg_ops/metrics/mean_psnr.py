@@ -31,7 +31,8 @@ class MeanPSNR(ImageMetric):
     Raises:
         ValueError: a `max_val` that is not positive, or shapes that do not fit or whose rank is
             unknown.
-        tf.errors.InvalidArgumentError: at run time, shapes that do not fit.
+        tf.errors.InvalidArgumentError: at run time, shapes that do not fit. Under XLA, which cannot
+            raise, the result is NaN then.
 
     Example:
         >>> model.compile("adam", "mae", metrics=[MeanPSNR(), MeanSSIM()])

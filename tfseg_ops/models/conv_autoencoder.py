@@ -1,6 +1,7 @@
 """A convolutional auto-encoder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -68,7 +69,10 @@ def conv_autoencoder(
 
     x = images = keras.Input(shape, name="images")
     for level, width in enumerate(widths, start=1):
-        x = convolve(x, width, strides=2, norm=norm, activation=activation, name=f"encoder_{level}")
+        # "same" would begin even sizes a row later than odd ones.
+        x = keras.layers.ZeroPadding2D(1, name=f"padding_{level}")(x)
+        options: dict[str, Any] = {"strides": 2, "padding": "valid", "name": f"encoder_{level}"}
+        x = convolve(x, width, norm=norm, activation=activation, **options)
     codes = convolve(x, code_channels, activation=None, name="code")
     encoder = keras.Model(images, codes, name="encoder")
 

@@ -26,6 +26,8 @@ def deconvnet(
     zeros to 7x7 before fc6, and cropped after its mirror image. Positions are int32, which
     allows images of `2^31 / (64 width)` pixels, 5792x5792 at width 1; beyond that the first pooling
     raises. Convolutions have no bias, which batch normalisation would take away again.
+    Where fc6 makes one point, train with batches of at least two images: batch normalisation makes
+    zero of a single one.
 
     Args:
         num_classes: of the logits.

@@ -78,6 +78,7 @@ def fcn(
         2015, "Conditional Random Fields as Recurrent Neural Networks", has FCN-8s with a CRF.
     """
     _check_arguments(num_classes, variant, input_shape, weights, width, dropout, padding, crf)
+    vgg = _load_vgg(weights)
     paper = padding == "paper"
     image = keras.Input(input_shape, name="image")
     x = keras.applications.vgg16.preprocess_input(image)
@@ -109,8 +110,8 @@ def fcn(
     if crf is not False:
         logits = refine(logits, image, crf)
     model = keras.Model(image, logits, name=f"fcn_{variant}")
-    if weights is not None:
-        _copy_weights(keras.applications.VGG16(weights=weights), model)
+    if vgg is not None:
+        _copy_weights(vgg, model)
     return model
 
 
@@ -153,6 +154,18 @@ def _enlarge(x: Any, stride: int, name: str, **options: Any) -> Any:
         name=name,
         **options,
     )(x)
+
+
+def _load_vgg(weights: Any) -> keras.Model | None:
+    if weights is None:
+        return None
+    rule = 'be None, "imagenet" or a file of weights of keras.applications.VGG16 with its top'
+    if weights != "imagenet" and not os.path.isfile(weights):
+        _checks.refuse("fcn", "weights", rule, weights)
+    try:
+        return keras.applications.VGG16(weights=weights)
+    except ValueError as error:
+        _checks.refuse("fcn", "weights", rule, f"{weights}: {error}")
 
 
 def _copy_weights(vgg: keras.Model, model: keras.Model) -> None:

@@ -36,14 +36,24 @@ def predict_tiled(
     Each tile's prediction counts `margin` pixels away from its border, and fades linearly into its
     neighbour's over `overlap` pixels; elsewhere it is copied. Tiles begin at multiples of
     `multiple` pixels from the image's first, before which it is mirrored. So wherever a pixel sees
-    no further than `margin` (with valid convolutions: always), the result is that of the whole
-    image, unless it sees the border: there a model with padding "same" sees zeros in the whole
-    image, the mirrored image here. A pixel of the default `unet` sees up to 107 pixels far. Models
-    that see the whole image, such as those with a `DenseCRF` or with group normalisation, can only
+    no further than `margin` (where all layers are valid: any margin will do), the result is that of
+    the whole image, unless it sees the border: there a model with padding "same" sees zeros in the
+    whole image, the mirrored image here. A pixel of the default `unet` sees up to 107 pixels far;
+    122 with upsampling "nearest", 137 with "bilinear", and 16 more for each pixel by which the sum
+    of `dilations` is above 2.
+
+    There are two exceptions. Where the windows of strided layers with padding "same" begin depends
+    on the size, unless these are pools of 2x2 pixels: then the sizes of the tile and of the images
+    must be multiples of the model's total stride, or all pixels differ. And models that see the
+    whole image, such as those with a `DenseCRF` or with group normalisation, valid or not, can only
     be approached.
 
     Args:
-        model: of one input and one output, `[batch, height, width, channels]` each.
+        model: of one input and one output, `[batch, height, width, channels]` each. If its input
+            has a fixed size, then neither what the layers do can be known, nor whether that size
+            and `multiple` suit them: an output smaller than the tile is taken for the window in its
+            centre, not enlarged, and any other for the whole tile. Hence a model that crops and
+            enlarges must have an input of unknown size.
         images: `[batch, height, width, channels]`, of any size; numpy or anything of such a `shape`
             that is sliced as numpy arrays are (np.memmap, h5py, zarr). Only tiles are read.
         tile_size: the size of the model's input in pixels, an int or `(height, width)`. For a model
@@ -62,6 +72,7 @@ def predict_tiled(
 
     Returns:
         `out`: what the model returns (logits are blended as logits), for each pixel of the images.
+        A new one is a float32 array, whatever the model's dtype.
 
     Raises:
         ValueError: a bad argument, an image without pixels, or a model whose output is of another
@@ -109,7 +120,8 @@ def predict_tiled(
         for index, (image, y, x) in enumerate(chosen):
             batch[index] = _mirrored(images, image, (y.start, x.start), tile)
         # The last batch keeps tiles of the one before it, so that it has the same shape.
-        for (image, y, x), tile_output in zip(chosen, model.predict_on_batch(batch), strict=False):
+        (predicted,) = keras.tree.flatten(model.predict_on_batch(batch))
+        for (image, y, x), tile_output in zip(chosen, predicted, strict=False):
             weights = y.weights[:, None, None] * x.weights[:, None]
             out[image, y.target, x.target] += weights * tile_output[y.source, x.source]
         if progress is not None:
@@ -146,7 +158,10 @@ def _geometry(
     def outputs(more: int) -> tuple[int, ...]:
         # An axis of a fixed size keeps it.
         sizes = [size if wanted[1 + i] else size + more for i, size in enumerate(tile)]
-        return model.compute_output_shape((1, *sizes, channels))
+        tensor = keras.KerasTensor((1, *sizes, channels), model.inputs[0].dtype)
+        # The output may be in a list or a dict.
+        (output,) = keras.tree.flatten(model.compute_output_spec(tensor))
+        return output.shape
 
     try:
         shape = outputs(0)
@@ -163,6 +178,11 @@ def _geometry(
         lost = tile[axis - 1] - shape[axis] / scale
         if lost < 0 or lost % 2:
             rule = "return the tile or a window in its centre, a whole number of times larger"
+            if wanted[axis]:
+                rule = (
+                    "return the tile, a whole number of times larger, or a window in its centre, "
+                    "or have an input of unknown size"
+                )
             got = f"{_checks.describe(shape[1:3])} of {tile}"
             _checks.refuse(_NAME, "model", rule, got)
         scales.append(scale)
@@ -186,15 +206,22 @@ def _scale(
     if growth % multiple:
         rule = "return at least one pixel for each of the tile's"
         _checks.refuse(_NAME, "model", rule, f"{growth} for {multiple}")
+    scale = growth // multiple
     # Where pooling rounds down, some sizes leave their last pixels unused: the window that the
     # model returns is in the centre of the used ones.
     unused = next(
         less for less in range(multiple) if output(multiple - less - 1) < output(multiple)
     )
-    if unused:
+    # Where it rounds up, some sizes bring pixels that are not the tile's.
+    if (tile[axis - 1] - unused) * scale < output(0):
+        lacking = next(more for more in range(multiple) if output(more + 1) > output(0))
+        if lacking:
+            rule = f"be one that the model does not round up, such as {lacking} pixels more"
+            _checks.refuse(_NAME, "tile_size", rule, tile)
+    elif unused:
         rule = f"be one of which the model uses every pixel, such as {unused} pixels fewer"
         _checks.refuse(_NAME, "tile_size", rule, tile)
-    return growth // multiple
+    return scale
 
 
 def _parts(
@@ -262,6 +289,8 @@ def _pair(argument: str, value: Any, default: list[int]) -> list[int]:
 
 
 def _require_out(out: Any, shape: tuple[int, ...]) -> None:
+    if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
+        _checks.refuse(_NAME, "out", "be an array that can be written to", type(out).__name__)
     if tuple(out.shape) != shape:
         _checks.refuse(_NAME, "out", f"have shape {list(shape)}", list(out.shape))
     if not np.issubdtype(out.dtype, np.floating):

@@ -6,7 +6,13 @@ from typing import Any
 import keras
 
 from tfseg_ops import _checks
-from tfseg_ops.layers import CropLike2D, DenseCRF, MaxPoolingWithArgmax2D, MaxUnpooling2D
+from tfseg_ops.layers import (
+    CropLike2D,
+    DenseCRF,
+    MaxPoolingWithArgmax2D,
+    MaxUnpooling2D,
+    PadToMinimum2D,
+)
 from tfseg_ops.models import _arguments
 from tfseg_ops.models._blocks import NORMS, convolve, refine
 
@@ -43,7 +49,8 @@ def unet(
     [92, 480). Then pooling rounds down, skips are cropped by the same number of rows at the top
     whatever the size, and each score comes from true pixels only: it does not change when the image
     is part of a larger one that begins a multiple of 16 pixels further up or left. Hence
-    `predict_tiled` equals the prediction of the whole image.
+    `predict_tiled` equals the prediction of the whole image. Group normalisation and a CRF, which
+    see the whole image, are the exceptions.
 
     Layers are named `down1_conv1` (level 1 is the finest), `bottleneck_conv1`, `up1_transposed`,
     `up1_conv1`, `logits`, `crf` and so on.
@@ -76,9 +83,9 @@ def unet(
 
     Raises:
         ValueError: a bad argument, or with padding "valid" a known size that leaves no scores (for
-            five levels 188 is the least). Smaller images of a model with unknown sizes fail in a
-            convolution at run time or, just below the least size, return meaningless numbers:
-            TensorFlow's convolutions do not notice that nothing is left.
+            five levels 188 is the least), also when the model is called, or traced, on images of
+            such a size.
+        tf.errors.InvalidArgumentError: at run time, such images in a graph of unknown sizes.
 
     Example:
         >>> model = unet(21, (None, None, 3), filters=(32, 64, 128, 256), norm="batch")
@@ -96,10 +103,9 @@ def unet(
     _checks.choice(_NAME, "norm", norm, NORMS)
     if _checks.boolean(_NAME, "unpool", unpool) and padding == "valid":
         _checks.refuse(_NAME, "padding", 'be "same" where maps are unpooled', '"valid"')
-    rate = _checks.probability(_NAME, "dropout", dropout) if dropout else 0.0
+    if (rate := _checks.not_negative(_NAME, "dropout", dropout)) >= 1:
+        _checks.refuse(_NAME, "dropout", "be less than 1", dropout)
     shape = _arguments.image_shape(_NAME, input_shape)
-    if padding == "valid":
-        _require_scores(shape, len(widths), sum(rates), _LOST[upsampling])
     options: dict[str, Any] = {
         "padding": padding,
         "norm": norm,
@@ -108,6 +114,8 @@ def unet(
 
     image = keras.Input(shape, name="image")
     x, skips = image, []
+    if padding == "valid":
+        x = _require_scores(image, len(widths), sum(rates), _LOST[upsampling])
     for level, width in enumerate(widths[:-1], 1):
         x = _convolve_level(x, width, name=f"down{level}", **options)
         if level == len(widths) - 1 and rate:
@@ -199,8 +207,11 @@ def _fit(x: Any, skip: Any, padding: str, first: int, name: str) -> tuple[Any, A
     return crop([x, skip]), skip
 
 
-def _require_scores(shape: Sequence[int | None], levels: int, reach: int, lost: int) -> None:
-    """Requires that the valid convolutions leave something of each known size."""
+def _require_scores(image: Any, levels: int, reach: int, lost: int) -> Any:
+    """The image, which is refused if the valid convolutions leave nothing of it.
+
+    TensorFlow's convolutions do not do so: an empty result becomes memory that nobody wrote to.
+    """
 
     def remaining(size: int, level: int) -> int:
         if level == levels:
@@ -211,6 +222,11 @@ def _require_scores(shape: Sequence[int | None], levels: int, reach: int, lost: 
     least = 1
     while not remaining(least, 1):
         least += 1
+    shape = image.shape[1:]
     if any(size is not None and size < least for size in shape[:2]):
         rule = f'have sizes of at least {least} with padding "valid"'
-        _checks.refuse(_NAME, "input_shape", rule, tuple(shape))
+        _checks.refuse(_NAME, "input_shape", rule, shape)
+    # A window of the size that a smaller image would be padded to is not in it, which fails in
+    # graphs of unknown sizes and under XLA as well.
+    padded = PadToMinimum2D(least, name="pad_to_least_size")(image)
+    return CropLike2D(name="require_least_size")([image, padded])

@@ -13,31 +13,60 @@ from tfseg_ops.layers import MaxPoolingWithArgmax2D
 _OP = "deconvnet"
 _MAX_POOLS = (keras.layers.MaxPooling2D, MaxPoolingWithArgmax2D)
 _POOLS = (*_MAX_POOLS, keras.layers.AveragePooling2D)
+_CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU)
 _LINEAR = keras.activations.linear
+_RELUS = (
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.ops.relu,
+    keras.ops.relu6,
+    tf.nn.relu,
+    tf.nn.relu6,
+)
 # Linear, but for what they add to each element whatever the image.
 _AFFINE = (
-    keras.layers.Conv2D,
+    *_CONVOLUTIONS,
     keras.layers.AveragePooling2D,
     keras.layers.ZeroPadding2D,
+    keras.layers.Cropping2D,
     keras.layers.BatchNormalization,
     keras.layers.Normalization,
     keras.layers.Rescaling,
     keras.layers.Add,
     keras.layers.Concatenate,
+    # The others give what they get, as at inference.
+    keras.layers.Identity,
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
     keras.layers.GaussianNoise,
+    keras.layers.RandomBrightness,
+    keras.layers.RandomColorJitter,
+    keras.layers.RandomContrast,
+    keras.layers.RandomFlip,
+    keras.layers.RandomHue,
+    keras.layers.RandomPerspective,
+    keras.layers.RandomRotation,
+    keras.layers.RandomSaturation,
+    keras.layers.RandomSharpness,
+    keras.layers.RandomShear,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
 )
 
 
 class Step(NamedTuple):
     """A layer in the order in which a model computes; value 0 is the image, step k makes k + 1."""
 
-    layer: Any
+    layer: Any  # or an operation of `keras.ops`, which has a name too
     inputs: tuple[int, ...]  # the values it reads
     shape: tuple[int | None, ...]  # of its output
     output: int  # which, of a layer that has several
+    arguments: tuple[Any, Any]  # positional and named ones: Keras tensors and others
 
 
 class _Scope(NamedTuple):
@@ -75,7 +104,7 @@ def steps_to(model: Any, layer: Any) -> list[Step]:
         if k + 1 in needed
     ]
     for step in reversed(chain):
-        _require_supported(step.layer, step.output)
+        _require_supported(step)
     return chain
 
 
@@ -94,30 +123,53 @@ def _unfold(tensor: Any, scope: _Scope, steps: list[Step]) -> int:
         inside = scope.inside.setdefault(id(node), _Scope(given, {}))
         value = _unfold(operation.outputs[tensor_index], inside, steps)
     else:
-        steps.append(Step(operation, tuple(inputs), tensor.shape, tensor_index))
+        arguments = node.arguments.args, node.arguments.kwargs
+        steps.append(Step(operation, tuple(inputs), tensor.shape, tensor_index, arguments))
         value = len(steps)
     scope.values[id(tensor)] = value
     return value
 
 
-def _require_supported(layer: Any, output: int) -> None:
+def _require_supported(step: Step) -> None:
     """Refuses a layer that does not run backwards, by name."""
-    reason = ""
-    if output != 0:
+    layer, reason = step.layer, ""
+    if step.output != 0:
         reason = "gives positions"
+    elif not isinstance(layer, keras.Layer):
+        reason = "" if _is_pixelwise(step) else "is no arithmetic that is affine in each pixel"
     elif not isinstance(layer, (*_POOLS, *_ACTIVATIONS, *_AFFINE)):
         reason = "is of another kind"
     elif getattr(layer, "data_format", "channels_last") != "channels_last":
         reason = "has channels first"
     elif isinstance(layer, keras.layers.ReLU) and (layer.negative_slope or layer.threshold):
         reason = "has a slope or a threshold"
-    elif _activation(layer) not in (_LINEAR, keras.activations.relu, keras.activations.relu6):
+    elif _activation(layer) not in (_LINEAR, *_RELUS):
         reason = "has another activation than linear, relu and relu6"
     elif isinstance(layer, keras.layers.Concatenate) and layer.axis not in (-1, 3):
         reason = "joins other things than channels"
     if reason:
         rule = "have nothing but layers that run backwards before 'layer' (see the documentation)"
         _checks.refuse(_OP, "model", rule, f"{type(layer).__name__} '{layer.name}', which {reason}")
+
+
+def _is_pixelwise(step: Step) -> bool:
+    """Whether an operation is affine and looks at one pixel: what `preprocess_input` is made of."""
+    operation, leaves = step.layer, keras.tree.flatten(step.arguments)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
+    if any(len(t.shape) < 3 or t.shape[:3] != step.shape[:3] for t in tensors):
+        return False
+    kind = type(operation).__name__
+    if kind == "GetItem":  # x[..., channel] or x[..., channels]
+        key = leaves[1:]
+        channels = len(key) == 2 and key[0] is Ellipsis and isinstance(key[1], (int, slice))
+        return channels and len(tensors[0].shape) == 4
+    if kind == "Stack":
+        return operation.axis in (-1, 3)
+    if any(len(t.shape) != len(step.shape) for t in tensors):
+        return False
+    # Not 1 / x, and not x * x.
+    scaled = len(tensors) == 1 and (kind == "Multiply" or leaves[0] is tensors[0])
+    return kind in ("Add", "Subtract") or (kind in ("Multiply", "Divide", "TrueDivide") and scaled)
 
 
 def _activation(layer: Any) -> Any:
@@ -128,11 +180,21 @@ def forward(steps: Sequence[Step], images: tf.Tensor) -> list[tf.Tensor]:
     """Returns the images and the output of each step."""
     values = [images]
     for step in steps:
-        inputs = [values[value] for value in step.inputs]
+        values.append(_run(step, [values[value] for value in step.inputs]))
+    return values
+
+
+def _run(step: Step, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the output of a layer, as at inference."""
+    if isinstance(step.layer, keras.Layer):
         output = step.layer(inputs[0] if len(inputs) == 1 else inputs, training=False)
         # A pool with argmax has two outputs.
-        values.append(output[0] if isinstance(output, (list, tuple)) else output)
-    return values
+        return output[0] if isinstance(output, (list, tuple)) else output
+    given = iter(inputs)
+    args, options = keras.tree.map_structure(
+        lambda leaf: next(given) if isinstance(leaf, keras.KerasTensor) else leaf, step.arguments
+    )
+    return step.layer(*args, **options)
 
 
 def backward(
@@ -143,16 +205,19 @@ def backward(
     for k in range(len(steps), 0, -1):
         step = steps[k - 1]
         inputs = [values[value] for value in step.inputs]
-        parts = _transpose(step.layer, inputs, signals.pop(k), rectify)
+        parts = _transpose(step, inputs, signals.pop(k), rectify)
         for value, part in zip(step.inputs, parts, strict=True):
+            # Under mixed precision, branches that meet may have taken it back in other dtypes.
+            part = tf.cast(part, values[value].dtype)
             signals[value] = signals[value] + part if value in signals else part
     return signals[0]
 
 
 def _transpose(
-    layer: Any, inputs: list[tf.Tensor], signal: tf.Tensor, rectify: bool
+    step: Step, inputs: list[tf.Tensor], signal: tf.Tensor, rectify: bool
 ) -> list[tf.Tensor]:
     """Takes a signal from the output of a layer to its inputs."""
+    layer = step.layer
     if isinstance(layer, _MAX_POOLS):
         pooled = tf.cast(inputs[0], layer.compute_dtype)
         _, switches = ops.max_pool_with_argmax(
@@ -171,13 +236,25 @@ def _transpose(
     copies = [tf.identity(tensor) for tensor in inputs]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(copies)
-        if isinstance(layer, keras.layers.Conv2D):
-            # The layer itself would apply its activation.
-            kernel = tf.convert_to_tensor(layer.kernel)
-            outputs = layer.convolution_op(tf.cast(copies[0], kernel.dtype), kernel)
-        else:
-            outputs = layer(copies[0] if len(copies) == 1 else copies, training=False)
+        # The layer itself would apply its activation.
+        convolves = isinstance(layer, _CONVOLUTIONS)
+        outputs = _convolve(layer, copies[0]) if convolves else _run(step, copies)
     return tape.gradient(outputs, copies, tf.cast(signal, outputs.dtype))
+
+
+def _convolve(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns the output of a convolution before its bias and its activation."""
+    separable = isinstance(layer, keras.layers.SeparableConv2D)
+    names = ("depthwise_kernel", "pointwise_kernel") if separable else ("kernel",)
+    kernels = [tf.convert_to_tensor(getattr(layer, name)) for name in names]
+    inputs = tf.cast(inputs, kernels[0].dtype)
+    if isinstance(layer, keras.layers.Conv2D):
+        return layer.convolution_op(inputs, *kernels)
+    convolve = keras.ops.separable_conv if separable else keras.ops.depthwise_conv
+    options = {"padding": layer.padding, "data_format": layer.data_format}
+    return convolve(
+        inputs, *kernels, strides=layer.strides, dilation_rate=layer.dilation_rate, **options
+    )
 
 
 def boxes_of(
@@ -203,7 +280,7 @@ def boxes_of(
 def _inputs_of(layer: Any, box: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Returns the elements of an input of `size` that a layer's output reads inside a box."""
     window, strides, padding = np.array([1, 1]), np.array([1, 1]), np.array([0, 0])
-    if isinstance(layer, (keras.layers.Conv2D, *_POOLS)):
+    if isinstance(layer, (*_CONVOLUTIONS, *_POOLS)):
         window = np.array(getattr(layer, "kernel_size", None) or layer.pool_size)
         window = (window - 1) * getattr(layer, "dilation_rate", 1) + 1
         strides = np.array(layer.strides)
@@ -211,6 +288,8 @@ def _inputs_of(layer: Any, box: np.ndarray, size: np.ndarray) -> np.ndarray:
             padding = np.maximum((-(-size // strides) - 1) * strides + window - size, 0) // 2
     elif isinstance(layer, keras.layers.ZeroPadding2D):
         padding = np.array(layer.padding)[:, 0]
+    elif isinstance(layer, keras.layers.Cropping2D):
+        padding = -np.array(layer.cropping)[:, 0]
     low = box[:, 0] * strides - padding
     high = (box[:, 1] - 1) * strides - padding + window
     high = np.where(box[:, 0] < box[:, 1], high, low)  # nothing but padding, seen by nobody

@@ -59,12 +59,20 @@ def deconvnet(
     let the gradient through where the *forward* value was positive. In a model without ReLUs, or
     with none on the way, they are equal.
 
-    Beyond the paper, other layers go back as their gradient does: average-pooling and zero-padding
-    transposed; batch normalisation (as at inference), `Rescaling` and `Normalization` multiply by
-    their scale, and what they add is left out; `Add` passes the signal to all branches and
-    `Concatenate` of channels to each its own, and where branches part the signals are summed.
-    Dropout and noise do nothing. Convolutions may have strides, dilations and groups, activations
-    are linear, relu or relu6, and models inside the model are looked into.
+    Beyond the paper, other layers go back as their gradient does: average-pooling, zero-padding and
+    cropping transposed; batch normalisation (as at inference), `Rescaling` and `Normalization`
+    multiply by their scale, and what they add is left out; `Add` passes the signal to all branches
+    and `Concatenate` of channels to each its own, and where branches part the signals are summed.
+    Dropout, noise, `Identity` and the random layers that turn, move, zoom or warp images or change
+    their brightness, contrast, colours or sharpness do nothing. Convolutions may be depthwise or
+    separable, with strides, dilations and groups; activations are linear, relu or relu6, of Keras
+    or of TensorFlow; models inside the model are looked into. Of bare operations on Keras tensors
+    there may be those that `keras.applications.*.preprocess_input` consists of: `+` and `-`, `*`
+    and `/` by numbers, `x[..., channels]` and `keras.ops.stack` of channels.
+
+    Refused, by name: transposed convolutions, upsampling and unpooling, global pooling and dense
+    layers, other activations (also LeakyReLU), other normalisations, `RandomCrop`, other operations
+    such as `keras.ops.relu(x)`, and custom layers.
 
     A unit's box comes from kernel sizes, strides and paddings, and is clipped to the image; it
     has no pixels if the unit sees nothing but zero-padding. A map that is zero everywhere gives

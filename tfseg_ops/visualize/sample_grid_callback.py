@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -33,17 +32,21 @@ class SampleGridCallback(keras.callbacks.Callback):
     Args:
         images: `[batch, height, width, channels]`, of 1 or 3 channels, given to the model as they
             are.
-        path: a folder for the PNG files, made where it is missing; or None.
-        log_dir: a folder for TensorBoard; or None. Steps are numbered from 0, as
+        path: a folder for the PNG files, made where it is missing, on the disk or on whatever else
+            `tf.io.gfile` reaches ("gs://bucket/samples"); or None.
+        log_dir: such a folder for TensorBoard; or None. Steps are numbered from 0, as
             `keras.callbacks.TensorBoard` does. Needs no package `tensorboard` for writing.
         targets: as many images as `images`, of 1 or 3 channels, of any size; or None.
         postprocess: what to do with the model's outputs before they are drawn, as `tf.sigmoid` for
-            a model that returns logits, or a function that takes one of several outputs; or None.
+            a model that returns logits, or a function that takes one of several outputs (which
+            come as the model's list or dict); or None.
         name: of the image in TensorBoard.
 
     Raises:
         ValueError: neither `path` nor `log_dir`, or images or targets that cannot be drawn; after
-            the first epoch, outputs that cannot be drawn.
+            the first epoch, outputs that cannot be drawn or of which there are several.
+        TypeError: images or targets that are neither uint8, bool nor floating; after the first
+            epoch, such outputs.
 
     Example:
         >>> samples = SampleGridCallback(noisy[:8], "samples", targets=clean[:8])
@@ -68,8 +71,8 @@ class SampleGridCallback(keras.callbacks.Callback):
         self.images = np.array(images)  # a copy: the same sample whatever becomes of the original
         self._inputs = _pixels("images", self.images)
         self._targets = None if targets is None else _pixels("targets", targets, len(self._inputs))
-        self.path = None if path is None else Path(path)
-        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.path = None if path is None else os.fspath(path)
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.postprocess = postprocess
         self.name = name
         self._writer: Any = None
@@ -79,11 +82,15 @@ class SampleGridCallback(keras.callbacks.Callback):
         outputs = self.model(self.images, training=False)
         if self.postprocess is not None:
             outputs = self.postprocess(outputs)
+        if isinstance(outputs, (list, tuple, dict)):
+            rule = "be one batch of images: give a 'postprocess' that takes one of several"
+            got = f"a {type(outputs).__name__} of {len(outputs)}"
+            _checks.refuse("SampleGridCallback", "outputs", rule, got)
         rows = [self._inputs, _pixels("outputs", outputs, len(self._inputs))]
         grid = _grid(rows if self._targets is None else [*rows, self._targets])
         png = tf.io.encode_png(grid)
         if self.path is not None:
-            _write(self.path / f"epoch_{epoch + 1:03d}.png", png.numpy())
+            _write(self.path, f"epoch_{epoch + 1:03d}", png.numpy())
         if self.log_dir is not None:
             self._log(epoch, grid.shape, png)
 
@@ -95,7 +102,7 @@ class SampleGridCallback(keras.callbacks.Callback):
 
     def _log(self, epoch: int, shape: tuple[int, ...], png: tf.Tensor) -> None:
         if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+            self._writer = tf.summary.create_file_writer(self.log_dir)
         # What tf.summary.image writes, which itself needs the package tensorboard.
         metadata = tf.compat.v1.SummaryMetadata()
         metadata.plugin_data.plugin_name = "images"
@@ -140,9 +147,10 @@ def _grid(rows: list[np.ndarray]) -> np.ndarray:
     return picture[:-_GAP, :-_GAP]
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file that appears under its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+def _write(folder: str, name: str, data: bytes) -> None:
+    """Writes a PNG file that appears under its name when it is complete."""
+    tf.io.gfile.makedirs(folder)
+    unfinished = os.path.join(folder, f"{name}.unfinished")
+    with tf.io.gfile.GFile(unfinished, "wb") as file:
+        file.write(data)
+    tf.io.gfile.rename(unfinished, os.path.join(folder, f"{name}.png"), overwrite=True)
