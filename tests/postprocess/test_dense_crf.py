@@ -403,7 +403,7 @@ def test_unnormalized_marginals_are_theirs_as_far_as_float32_goes(
     """With weights of normalized kernels logits reach thousands, whose last bit is 1e-4.
 
     Both libraries are then some 1e-3 to 1e-2 from the same steps in float64, at a few pixels; of
-    each other they are nearer.
+    each other they are nearer, and with Potts weights of 3 and 10 near enough.
     """
     matrix, weights = None, (3.0, 10.0)
     compats: Any = weights
@@ -427,7 +427,8 @@ def test_unnormalized_marginals_are_theirs_as_far_as_float32_goes(
     exact = tf.reshape(tf.nn.softmax(logits), [-1, 21]).numpy().T
     difference = np.abs(mine - theirs).max(axis=0)
     assert (difference <= 1e-3).mean() >= 0.9999
-    assert difference.max() <= max(1e-3, np.abs(theirs - exact).max())
+    rounding = np.abs(theirs - exact).max() if kind == "matrix" else 0.0
+    assert difference.max() <= max(1e-3, rounding)
     assert (mine.argmax(axis=0) == theirs.argmax(axis=0)).mean() >= 0.9999
 
 
