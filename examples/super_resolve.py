@@ -13,11 +13,12 @@ All is done twice, for two ways to make photographs small: anti-aliased, by a bi
 to the step (what papers do), and plain bilinear, which reads 4 of 16 pixels (what `tf.image.resize`
 does unless told otherwise).
 
-What to expect on the four (two seeds): made small with anti-aliasing, bicubic enlarging reaches
-28.0 dB, the U-Net 28.7, the residual model 29.1, its 8 views 29.2. The auto-encoder stays at 25.4
-to 26.0, below bilinear enlarging at 27.5: its code has to carry what the others are handed. Plain
-bilinear leaves less to recover, since aliases look like details: 27.6, 27.9, 28.1 and 28.2 dB; 25.1
-to 25.6 for the auto-encoder, 27.4 for bilinear. All takes some four minutes on two cores.
+What to expect on the four (two seeds; the 8 views one): made small with anti-aliasing, bicubic
+enlarging reaches 28.0 dB, the U-Net 28.7, the residual model 29.1, its 8 views 29.2. The
+auto-encoder stays at 25.4 to 26.0, below bilinear enlarging at 27.5: its code has to carry what the
+others are handed. Plain bilinear leaves less to recover, since aliases look like details: 27.6,
+27.9, 28.1 and 28.2 dB; 25.1 to 25.6 for the auto-encoder, 27.4 for bilinear. All takes some four
+minutes on two cores.
 
 The results land in `--output`: `crops_antialiased.png`, `crops_bilinear.png`, `results.json` (each
 photograph by itself too) and `results.md`. Images are RGB in [0, 1], clipped but not rounded to 8

@@ -397,6 +397,7 @@ class Step {
     const int64_t channels = columns_.channels;
     lattice_filter::PrefetchRow(unary.at(later), channels);
     lattice_filter::PrefetchRow<true>(output + later * channels, channels);
+    // Twelve sums, a weight and what is read beside them are all that AVX2's 16 registers hold.
     columns_.template ForChunks<12>([&](int64_t column, auto units) {
       constexpr int kNumbers = Registers<A, units()>::kNumbers;
       auto logits = LoadChunk<A, units()>(unary, point, column, unary.Wide(column, kNumbers));
